@@ -1,0 +1,183 @@
+"""A sampler as a table of numbers.
+
+A plan is a straight-line linear program over a few registers. At each evaluation the network is
+called at (time, alpha, sigma), its output is converted to data or noise and put onto the history H
+(newest first), and then the ops run in order::
+
+    reg <- c_x x + c_b base + sum_j w_j H[j] + nu noise,    reg in {x, base, H[0]}
+
+``x`` is the sample that was evaluated until an op overwrites it; when the ops have run it is the
+next sample to evaluate. Everything that a solver decides is in these numbers.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA = 1
+Register = Literal["x", "base", "H0"]
+Form = Literal["data", "noise"]
+Store = Literal["push", "replace"]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """``reg <- c_x x + c_b base + sum_j w[j] H[j] + nu noise``."""
+
+    reg: Register
+    c_x: float = 0.0
+    c_b: float = 0.0
+    w: tuple[float, ...] = ()
+    nu: float = 0.0
+
+    def __str__(self) -> str:
+        terms = [f"{self.c_x:.6g} x"] if self.c_x else []
+        terms += [f"{self.c_b:.6g} base"] if self.c_b else []
+        terms += [f"{w:.6g} H[{j}]" for j, w in enumerate(self.w) if w]
+        terms += [f"{self.nu:.6g} noise"] if self.nu else []
+        return f"{self.reg.replace('H0', 'H[0]')} <- " + (" + ".join(terms) or "0")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One network call and what is done with its output."""
+
+    time: float
+    alpha: float
+    sigma: float
+    ops: tuple[Op, ...]
+    form: Form = "data"
+    store: Store = "push"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A validated table.
+
+    Attributes:
+        evaluations: one entry per network call.
+        end: (alpha, sigma) of the result.
+        process: the identity of the noise process that the numbers belong to.
+        name: the spec that made it.
+        provenance: anything else worth keeping (JSON values).
+
+    Raises:
+        ValueError: if a number is not finite, a level is impossible, an op reads a register that
+            does not hold what it expects, or a result is never written.
+    """
+
+    evaluations: tuple[Evaluation, ...]
+    end: tuple[float, float]
+    process: Mapping[str, Any]
+    name: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @property
+    def nfe(self) -> int:
+        """Number of network calls."""
+        return len(self.evaluations)
+
+    @cached_property
+    def reads(self) -> tuple[tuple[int, int], ...]:
+        """For each evaluation (its history entry, last evaluation that reads the entry or -1)."""
+        last: dict[int, int] = {}
+        entries = list(history_entries(self))
+        for e, held in enumerate(entries):
+            for op in self.evaluations[e].ops:
+                for j, w in enumerate(op.w):
+                    if w:
+                        last[held[j]] = e
+        return tuple((held[0], last.get(held[0], -1)) for held in entries)
+
+    def to_json(self) -> str:
+        """The table as JSON; ``Plan.from_json`` gives back every number bit for bit."""
+        table: dict[str, Any] = {"schema": SCHEMA, "kind": "fewstep.plan", **asdict(self)}
+        return json.dumps(table, allow_nan=False, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """Reads what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: if the text is no plan, or one of a newer schema.
+        """
+        try:
+            table = json.loads(text)
+            if table["kind"] != "fewstep.plan":
+                raise KeyError("kind")
+        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            raise ValueError("this file is not a fewstep plan: no 'kind': 'fewstep.plan'") from error
+        if table["schema"] > SCHEMA:
+            raise ValueError(
+                f"plan of schema {table['schema']}, this fewstep reads up to {SCHEMA}: update it"
+            )
+        evaluations = tuple(
+            Evaluation(**{**row, "ops": tuple(Op(**{**op, "w": tuple(op["w"])}) for op in row["ops"])})
+            for row in table["evaluations"]
+        )
+        return cls(
+            evaluations, tuple(table["end"]), table["process"], table["name"], table["provenance"]
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Plan":
+        return cls.from_json(Path(path).read_text())
+
+    def renamed(self, name: str) -> "Plan":
+        return replace(self, name=name)
+
+    def __str__(self) -> str:
+        lines = [f"{self.name or 'plan'}: {self.nfe} calls"]
+        for e, row in enumerate(self.evaluations):
+            lines.append(
+                f"e{e:<3} t={row.time:<9.4g} alpha={row.alpha:<9.4g} sigma={row.sigma:<9.4g} "
+                f"{row.form}, {row.store}"
+            )
+            lines += [f"      {op}" for op in row.ops]
+        return "\n".join([*lines, f"end  alpha={self.end[0]:.4g} sigma={self.end[1]:.4g}"])
+
+
+def history_entries(plan: Plan) -> Iterator[list[int]]:
+    """Which evaluation's output each history slot holds while the ops of an evaluation run."""
+    held: list[int] = []
+    for e, row in enumerate(plan.evaluations):
+        held = [e, *(held if row.store == "push" else held[1:])]
+        yield held
+
+
+def _validate(plan: Plan) -> None:
+    if not plan.evaluations:
+        raise ValueError("a plan needs at least one evaluation")
+    has_base = False
+    for e, (row, held) in enumerate(zip(plan.evaluations, history_entries(plan), strict=True)):
+        if not (math.isfinite(row.time) and row.alpha >= 0 and 0 < row.sigma < math.inf):
+            raise ValueError(
+                f"evaluation {e} needs a finite time, alpha >= 0 and sigma > 0, got time "
+                f"{row.time}, alpha {row.alpha}, sigma {row.sigma}"
+            )
+        if row.alpha == 0 and row.form == "noise":
+            raise ValueError(f"evaluation {e} is at alpha = 0, where only the data form exists")
+        for op in row.ops:
+            _validate_op(plan, e, op, held, has_base)
+            has_base = has_base or op.reg == "base"
+        if not any(op.reg == "x" for op in row.ops):
+            raise ValueError(f"evaluation {e} never writes x, the next sample")
+
+
+def _validate_op(plan: Plan, e: int, op: Op, held: list[int], has_base: bool) -> None:
+    if not all(map(math.isfinite, (op.c_x, op.c_b, op.nu, *op.w))):
+        raise ValueError(f"evaluation {e} has a coefficient that is not finite: {op}")
+    if op.c_b and not has_base:
+        raise ValueError(f"evaluation {e} reads base before anything wrote it: {op}")
+    if len(op.w) > len(held):
+        raise ValueError(f"evaluation {e} reads {len(op.w)} outputs, history has {len(held)}")
+    form = plan.evaluations[e].form
+    if any(w and plan.evaluations[k].form != form for k, w in zip(held, op.w, strict=False)):
+        raise ValueError(f"evaluation {e} mixes data and noise outputs: {op}")

@@ -1,0 +1,157 @@
+"""What every scheduler class of ours has in its config, and how a foreign config is taken over.
+
+The grid of a scheduler is decided by the first of these that speaks:
+
+1. ``set_timesteps(timesteps=...)`` or ``sigmas=``;
+2. ``grid=`` or ``timestep_spacing=`` given to the constructor or to ``from_config``;
+3. opt-in switches in the config: ``use_karras_sigmas`` and its like;
+4. ``timestep_spacing`` in a plain dictionary or in a config of ours;
+5. the automatic rule of the sampler.
+
+``timestep_spacing`` and ``final_sigmas_type`` of a *diffusers* config are carried for the way back
+but not obeyed: saved pipelines spell out every default, so they tell nothing of what anyone chose.
+``grid="diffusers"`` obeys them all.
+"""
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from diffusers.configuration_utils import register_to_config
+
+from fewstep.schedules.config import from_diffusers_config, is_continuous_edm
+from fewstep.schedules.process import NoiseProcess
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Process, grid and thresholding; the names are diffusers' own where it has one."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    trained_betas: list[float] | None = None
+    prediction_type: str = "epsilon"
+    rescale_betas_zero_snr: bool = False
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    sigma_data: float | None = None
+    use_flow_sigmas: bool = False
+    flow_shift: float | None = None
+    use_dynamic_shifting: bool = False
+    time_shift_type: str = "exponential"
+    grid: str = "auto"
+    timestep_spacing: str | None = None
+    steps_offset: int = 0
+    final_sigmas_type: str | None = None
+    use_karras_sigmas: bool = False
+    use_exponential_sigmas: bool = False
+    use_beta_sigmas: bool = False
+    use_lu_lambdas: bool = False
+    thresholding: bool = False
+    dynamic_thresholding_ratio: float = 0.995
+    sample_max_value: float = 1.0
+    inherited_from: str | None = None
+
+
+FIELDS = {field.name: field.default for field in dataclasses.fields(Settings)}
+CARRIED = ("timestep_spacing", "final_sigmas_type")
+PROCESS_KEYS = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
+    "prediction_type", "rescale_betas_zero_snr", "sigma_min", "sigma_max", "sigma_data",
+    "use_flow_sigmas", "shift", "flow_shift", "use_dynamic_shifting", "time_shift_type",
+    "beta_min", "beta_max", "sampling_eps", "snr_shift_scale", "timestep_type", "invert_sigmas",
+)  # fmt: skip
+
+
+def with_settings(options: Mapping[str, Any]) -> Callable[[type], type]:
+    """Gives a scheduler class the constructor that takes ``Settings`` and a solver's options.
+
+    The signature is composed, so that no class lists its arguments by hand and a mistyped one is
+    refused; diffusers reads it to decide what belongs into a config.
+    """
+    kind = inspect.Parameter.KEYWORD_ONLY
+    first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    defaults = {**FIELDS, **options}
+    if clash := FIELDS.keys() & options.keys():
+        raise TypeError(f"solver options {sorted(clash)} are settings of every scheduler")
+    parameters = [inspect.Parameter(name, kind, default=value) for name, value in defaults.items()]
+    signature = inspect.Signature([first, *parameters])
+
+    def decorate(cls: type) -> type:
+        def __init__(self: Any, **kwargs: Any) -> None:  # noqa: N807
+            self._setup()
+
+        __init__.__signature__ = signature  # type: ignore[attr-defined]
+        registered = register_to_config(__init__)
+
+        def checked(self: Any, **kwargs: Any) -> None:
+            unknown = [key for key in kwargs if key not in defaults and not key.startswith("_")]
+            if unknown:
+                raise TypeError(
+                    f"{cls.__name__} has no argument {unknown[0]!r}; it has {', '.join(defaults)}"
+                )
+            registered(self, **kwargs)
+
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        cls.__init__ = checked  # type: ignore[misc]
+        return cls
+
+    return decorate
+
+
+def adopt(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A foreign scheduler's config as one of ours.
+
+    Values that name the process are taken even where they are the foreign class's defaults, since
+    defaults differ between classes.
+
+    Raises:
+        ValueError: if its noise process cannot be represented, with the reason.
+    """
+    process = from_diffusers_config(config)
+    taken = dict(config)
+    defaults = set(taken.get("_use_default_values", ())) - set(PROCESS_KEYS)
+    taken["_use_default_values"] = [key for key in defaults if key not in CARRIED]
+    taken["inherited_from"] = taken["_class_name"]
+    if process.identity()["process"] == "flow" and taken.get("prediction_type") is None:
+        taken["prediction_type"] = "flow_prediction"
+    if taken.get("beta_schedule") is None and "beta_schedule" in taken:
+        del taken["beta_schedule"]
+    if "grid" not in overrides and overrides.get("timestep_spacing"):
+        taken["grid"] = overrides["timestep_spacing"]
+    return taken
+
+
+def view(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of ours as ``fewstep.schedules.config`` reads configs: under its class of origin."""
+    seen = {key: value for key, value in config.items() if not key.startswith("_")}
+    origin = seen.pop("inherited_from", None)
+    if origin is None and seen.get("sigma_max") is not None:
+        origin = "EDMEulerScheduler" if seen.get("sigma_data") else "ScoreSdeVeScheduler"
+    return {**seen, "_class_name": origin} if origin else seen
+
+
+def process_of(config: Mapping[str, Any]) -> NoiseProcess:
+    """The noise process of a live config; equal settings share one object."""
+    seen = view(config)
+    keys = {key: seen.get(key) for key in ("_class_name", *PROCESS_KEYS) if key in seen}
+    return _process(json.dumps(keys, default=list))
+
+
+@lru_cache(maxsize=64)
+def _process(keys: str) -> NoiseProcess:
+    return from_diffusers_config(json.loads(keys))
+
+
+def sigma_data_of(config: Mapping[str, Any]) -> float | None:
+    """EDM's data deviation if the network's raw output and input are preconditioned here."""
+    seen = view(config)
+    if seen.get("sigma_data") is not None:
+        return float(seen["sigma_data"])
+    return 1.0 if is_continuous_edm(seen) else None

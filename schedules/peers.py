@@ -1,0 +1,195 @@
+"""The grid diffusers itself would use, in float64, for ``grid="diffusers"``.
+
+Levels are diffusers' levels; what is not a grid there is repaired:
+
+- node times are not rounded or cut to integers where they come from noise levels (cut times repeat
+  and disagree with the level by up to a step);
+- a last call that would change nothing (the level repeated at the end by DEIS, SA-Solver and by
+  ``final_sigmas_type="sigma_min"`` after Karras, exponential, beta or flow sigmas) ends at 0, and
+  so does every flow;
+- Karras, exponential and beta sigmas of a flow lie between the flow's own ends, as
+  FlowMatchEuler puts them, where the DPM family takes sigmas up to 157 from an unused table of
+  betas (UniPC's Karras levels, which it maps back, are kept);
+- zero terminal SNR starts at alpha = 0 exactly; levels below it are placed as diffusers places
+  them, from alpha = 2^-12;
+- n calls are always n, where "trailing" of diffusers sometimes makes one more or fewer, and where
+  Heun, KDPM2 and PNDM make more.
+"""
+
+import math
+
+import numpy as np
+
+from fewstep.schedules.config import FLOW_CLASSES, Config, is_continuous_edm, table_from_config
+from fewstep.schedules.grids import Grid
+from fewstep.schedules.process import VE, Array, ContinuousVP, DiscreteVP, Flow, NoiseProcess
+from fewstep.schedules.rules import beta_quantiles
+from fewstep.schedules.spacing import (
+    final_from_config,
+    one_of,
+    shift_from_config,
+    shift_sigmas,
+    switch_from_config,
+)
+
+# Their n points include time 0, unlike the n + 1 points without the last of the DPM family;
+# k-diffusion's descendants keep fractions of a time, DDIM's round them.
+_KDIFFUSION = (
+    "DPMSolverSDEScheduler", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+)  # fmt: skip
+_DDIM = (
+    "CogVideoXDDIMScheduler", "CogVideoXDPMScheduler", "DDIMInverseScheduler",
+    "DDIMParallelScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDPMScheduler",
+    "LCMScheduler", "PNDMScheduler", "RePaintScheduler", "TCDScheduler", "UnCLIPScheduler",
+)  # fmt: skip
+# Where diffusers puts the last level of a schedule with zero terminal SNR: alpha^2 = 2^-24.
+_NUDGED_RHO = math.sqrt(2**24 - 1)
+
+
+def diffusers_grid(
+    process: NoiseProcess, config: Config, n: int, *, mu: float | None = None
+) -> Grid:
+    """The grid of the class in ``config["_class_name"]``; DPMSolverMultistep's if it is not known.
+
+    Args:
+        process: ``from_diffusers_config(config)``.
+        config: of a diffusers or fewstep class.
+        n: number of network calls, >= 1.
+        mu: of dynamic shifting.
+
+    Returns:
+        A grid named "diffusers". Its first node need not be ``rho_max``: the DPM family starts a
+        flow at sigma = 1 - 1/N, and k-diffusion's "linspace" puts a single call at time 0.
+
+    Raises:
+        ValueError: for n < 1, unknown settings, a grid whose levels repeat (too many calls for
+            whole times), or dynamic shifting without ``mu``.
+    """
+    if n < 1:
+        raise ValueError(f"a sampler needs at least 1 call, got nfe = {n}")
+    times: Array | None = None
+    rho: Array
+    if isinstance(process, Flow):
+        rho = _flow_nodes(process, config, n, shift_from_config(config, mu))
+    elif isinstance(process, ContinuousVP):
+        times = np.linspace(1.0, process.t_min, n) * process.time_scale
+        rho = process.rho(times)
+    elif isinstance(process, VE) and not is_continuous_edm(config):
+        rho = _exploding_nodes(process, config, n)
+    else:
+        table = process if isinstance(process, DiscreteVP) else table_from_config(config)
+        times, rho = _table_nodes(table, config, n)
+        times = None if isinstance(process, VE) else times
+    end = 0.0
+    if final_from_config(config) == "sigma_min" and not isinstance(process, Flow):
+        # The comparison has room for a level that was raised to a power and back.
+        end = process.rho_min if rho[-1] > process.rho_min * (1 + 1e-9) else 0.0
+    rho = np.append(rho, end)
+    times = process.time(rho) if times is None else np.append(times, process.time(end))
+    return Grid(process, rho, times, "diffusers")
+
+
+def _levels(name: str, high: float, low: float, n: int, power: float = 7.0) -> Array:
+    """n levels from ``high`` to ``low``, as diffusers' three sigma switches and lambdas place them.
+
+    Unlike ours, its beta grid has quantiles of sigma/alpha itself, not of time.
+    """
+    if name == "karras":
+        return np.asarray(np.linspace(high ** (1 / power), low ** (1 / power), n) ** power)
+    if name == "beta":
+        return low + (high - low) * beta_quantiles(n)
+    return np.asarray(np.exp(np.linspace(math.log(high), math.log(low), n)))
+
+
+def _spaced_times(table: DiscreteVP, config: Config, n: int) -> Array:
+    """Network times of ``timestep_spacing``, falling (arXiv:2305.08891, table 2)."""
+    name = str(config.get("_class_name"))
+    whole = name not in _KDIFFUSION
+    # DDIM's relatives and k-diffusion's count the end among the n points.
+    points = n if name in _KDIFFUSION + _DDIM else n + 1
+    default = "leading" if name in _DDIM else "linspace"
+    given = {"timestep_spacing": config.get("timestep_spacing") or default}
+    spacing = one_of(given, "timestep_spacing", ("linspace", "leading", "trailing"))
+    last = table.num_train_timesteps - _clipped(table, config)
+    if spacing == "linspace":
+        even = np.linspace(0, last - 1, points)[::-1][:n]
+        return np.asarray(np.round(even) if whole else even, np.float64)
+    if spacing == "leading":
+        multiples = np.arange(points)[::-1][:n] * (last // points)
+        times = np.asarray(multiples + (config.get("steps_offset") or 0), np.float64)
+    else:
+        # arange, not k * (last / n): halves must round as they do there.
+        times = np.asarray(np.round(np.arange(last, 0, -last / n)[:n]) - 1, np.float64)
+    return np.clip(times, 0, table.num_train_timesteps - 1)
+
+
+def _clipped(table: DiscreteVP, config: Config) -> int:
+    """How many of the noisiest training times ``lambda_min_clipped`` leaves out."""
+    bound = config.get("lambda_min_clipped")
+    if bound is None or not np.isfinite(float(bound)):
+        return 0
+    with np.errstate(divide="ignore"):
+        lam = -np.log(table.rho(np.arange(table.num_train_timesteps)))
+    return int(np.sum(lam < float(bound)))
+
+
+def _table_nodes(table: DiscreteVP, config: Config, n: int) -> tuple[Array | None, Array]:
+    """(times, levels) of a class with betas; no times where the levels came first."""
+    all_rho = table.rho(np.arange(table.num_train_timesteps))
+    exact_start = np.isinf(all_rho[-1])
+    all_rho = np.minimum(all_rho, _NUDGED_RHO) if exact_start else all_rho
+    times = _spaced_times(table, config, n)
+    rho = np.interp(times, np.arange(len(all_rho)), all_rho)
+    switch = switch_from_config(config)
+    if switch or config.get("interpolation_type") == "log_linear":
+        high, low = all_rho[-1], all_rho[0]
+        if config.get("_class_name") in _KDIFFUSION and switch:
+            high, low = rho[0], rho[-1]
+        high = float(high if config.get("sigma_max") is None else config["sigma_max"])
+        low = float(low if config.get("sigma_min") is None else config["sigma_min"])
+        # Euler's log_linear has one level more, which is left out here.
+        levels = _levels(switch[0], high, low, n) if switch else _levels("", high, low, n + 1)[:n]
+        return None, _without_signal(levels, exact_start)
+    return times, _without_signal(rho, exact_start)
+
+
+def _without_signal(rho: Array, exact_start: bool) -> Array:
+    return np.where(exact_start & (rho >= _NUDGED_RHO * (1 - 1e-9)), np.inf, rho)
+
+
+def _exploding_nodes(process: VE, config: Config, n: int) -> Array:
+    if config.get("_class_name") == "ScoreSdeVeScheduler":
+        part = np.linspace(1.0, config.get("sampling_eps") or 1e-5, n)
+        return np.asarray(process.sigma_min * (process.sigma_max / process.sigma_min) ** part)
+    default = "exponential" if process.time_is == "atan" else "karras"
+    given = {"sigma_schedule": config.get("sigma_schedule") or default}
+    name = one_of(given, "sigma_schedule", ("karras", "exponential"))
+    power = float(config.get("rho") or 7.0)
+    return _levels(name, process.sigma_max, process.sigma_min, n, power)
+
+
+def _flow_nodes(process: Flow, config: Config, n: int, shift: float) -> Array:
+    """Levels of a flow, as ratios; each family counts its own way from 1 to 1/N."""
+    least = 1 / process.num_train_timesteps
+    name = str(config.get("_class_name"))
+    switch = switch_from_config(config)
+    if name in FLOW_CLASSES:
+        # Its fixed shift is applied to the last level twice.
+        dynamic = bool(config.get("use_dynamic_shifting"))
+        base = np.linspace(1, least if dynamic else float(shift_sigmas(least, shift)), n)
+    elif name == "UniPCMultistepScheduler":
+        if switch and switch[0] == "karras":
+            table = table_from_config(config)
+            return _levels("karras", table.rho_max, table.rho_min, n)
+        base = np.linspace(1, least, n + 1)[:-1]
+    else:
+        base = (1 - np.linspace(1, least, n + 1))[::-1][:-1]
+    sigma = shift_sigmas(base, shift)
+    terminal = config.get("shift_terminal")
+    if terminal:
+        sigma = 1 - (1 - sigma) * (1 - terminal) / (1 - sigma[-1])
+    if switch:
+        sigma = _levels(switch[0], sigma[0], sigma[-1], n)
+    return process.rho(np.minimum(sigma, 1.0) * process.num_train_timesteps)

@@ -1,0 +1,27 @@
+"""Shared problems with known answers."""
+
+import pytest
+import torch
+from helpers import Mixture1D
+
+from fewstep.schedules import ContinuousVP
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def mixture() -> Mixture1D:
+    return Mixture1D()
+
+
+@pytest.fixture(scope="session")
+def line() -> torch.Tensor:
+    return torch.linspace(-2, 2, 17, dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
+def continuous_vp() -> ContinuousVP:
+    return ContinuousVP()
