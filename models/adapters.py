@@ -132,7 +132,6 @@ class DiffusersDenoiser:
             **self._options,
         }
         output = self.model(**inputs)
-        output = getattr(output, "sample", output)
         output = output if isinstance(output, Tensor) else output[0]
         if output.shape[1] == 2 * x.shape[1]:
             output = output[:, : x.shape[1]]

@@ -1,5 +1,6 @@
 """The diffusers side: a scheduler whose ``step`` runs one evaluation of a plan."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -50,10 +51,22 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """As in diffusers; a config of another class is adopted (see ``settings``)."""
-        foreign = isinstance(config, Mapping) and "inherited_from" not in config
-        if foreign and config.get("_class_name") is not None:
+        if not isinstance(config, Mapping):
+            return super().from_config(config, return_unused_kwargs, **kwargs)
+        if settings.is_foreign(config):
             config = settings.adopt(config, kwargs)
-        return super().from_config(config, return_unused_kwargs, **kwargs)
+        # Keys of other classes ride along for the way back, without diffusers' warning about them.
+        known = inspect.signature(cls.__init__).parameters
+        own = {key: v for key, v in config.items() if key in known or key.startswith("_")}
+        scheduler, unused = super().from_config(own, True, **kwargs)
+        scheduler.register_to_config(
+            **{key: value for key, value in config.items() if key not in own}
+        )
+        if return_unused_kwargs:
+            return scheduler, unused
+        if mistyped := kwargs.keys() - known.keys() - settings.LOADING_KWARGS:
+            raise TypeError(f"{cls.__name__} has no argument {min(mistyped)!r}")
+        return scheduler
 
     def _setup(self) -> None:
         self.num_inference_steps: int | None = None
@@ -141,9 +154,11 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.num_inference_steps = plan.nfe
         self.timesteps = torch.tensor([row.time for row in rows], dtype=torch.float32, device=device)
         native = isinstance(self.process, Flow)
-        marks = [row.sigma if native or row.alpha == 0 else row.sigma / row.alpha for row in rows]
-        end = plan.end[1] if native else plan.end[1] / plan.end[0]
-        self.sigmas = torch.tensor([*marks, end], dtype=torch.float32)
+        marks = [(row.alpha, row.sigma) for row in rows] + [plan.end]
+        self.sigmas = torch.tensor(
+            [sigma if native else sigma / alpha if alpha else np.inf for alpha, sigma in marks],
+            dtype=torch.float32,
+        )
         self._position = Position(self.timesteps)
 
     def _choose(

@@ -73,7 +73,7 @@ class Executor:
         held["x"], held["o"] = x, output
         last = max(i for i, action in enumerate(step.actions) if action.dest == "x")
         for i, action in enumerate(step.actions):
-            self._run(action, x, draw, recycle and i != last)
+            self._run(action, x, draw, recycle, fresh=i == last)
         result = held.pop("x")
         del held["o"]
         for entry in step.free:
@@ -131,10 +131,10 @@ class Executor:
         data = self.threshold(x * p + output * q)
         return (x - row.alpha * data) / row.sigma
 
-    def _run(self, action: Action, like: Tensor, draw: Draw, recycle: bool) -> None:
+    def _run(self, action: Action, like: Tensor, draw: Draw, recycle: bool, fresh: bool) -> None:
         held = self._held
         terms = [(held[key], c) for key, c in action.terms]
-        out = self._buffer(like) if recycle else None
+        out = self._buffer(like) if recycle and not fresh else None
         result = _combine(terms, out, like.dtype) if terms else torch.zeros_like(like)
         if not (isinstance(action.nu, float) and action.nu == 0.0):
             result = _add(result, draw(like), action.nu)

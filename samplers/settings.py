@@ -21,10 +21,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from diffusers.configuration_utils import register_to_config
+import diffusers
+from diffusers.configuration_utils import FrozenDict, register_to_config
 
-from fewstep.schedules.config import from_diffusers_config, is_continuous_edm
-from fewstep.schedules.process import NoiseProcess
+from fewstep.schedules.config import (
+    FLOW_CLASSES,
+    REFUSED,
+    VE_CLASSES,
+    from_diffusers_config,
+    is_continuous_edm,
+)
+from fewstep.schedules.process import Flow, NoiseProcess
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class Settings:
 
 FIELDS = {field.name: field.default for field in dataclasses.fields(Settings)}
 CARRIED = ("timestep_spacing", "final_sigmas_type")
+LOADING_KWARGS = {"dtype", "torch_dtype", "subfolder", "local_files_only", "cache_dir"}
 PROCESS_KEYS = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
     "prediction_type", "rescale_betas_zero_snr", "sigma_min", "sigma_max", "sigma_data",
@@ -77,7 +85,9 @@ def with_settings(options: Mapping[str, Any]) -> Callable[[type], type]:
     """
     kind = inspect.Parameter.KEYWORD_ONLY
     first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    defaults = {**FIELDS, **options}
+    # JSON has no tuples: a config must be equal to itself after a round trip.
+    own = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items()}
+    defaults = {**FIELDS, **own}
     if clash := FIELDS.keys() & options.keys():
         raise TypeError(f"solver options {sorted(clash)} are settings of every scheduler")
     parameters = [inspect.Parameter(name, kind, default=value) for name, value in defaults.items()]
@@ -114,18 +124,51 @@ def adopt(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     Raises:
         ValueError: if its noise process cannot be represented, with the reason.
     """
-    process = from_diffusers_config(config)
-    taken = dict(config)
+    taken = {**config, "_class_name": config.get("_class_name") or origin_of(config)}
+    process = from_diffusers_config(taken)
     defaults = set(taken.get("_use_default_values", ())) - set(PROCESS_KEYS)
     taken["_use_default_values"] = [key for key in defaults if key not in CARRIED]
     taken["inherited_from"] = taken["_class_name"]
-    if process.identity()["process"] == "flow" and taken.get("prediction_type") is None:
-        taken["prediction_type"] = "flow_prediction"
+    if isinstance(process, Flow):
+        taken["prediction_type"] = taken.get("prediction_type") or "flow_prediction"
+        taken["flow_shift"] = taken.get("flow_shift") or taken.get("shift")
     if taken.get("beta_schedule") is None and "beta_schedule" in taken:
         del taken["beta_schedule"]
     if "grid" not in overrides and overrides.get("timestep_spacing"):
         taken["grid"] = overrides["timestep_spacing"]
     return taken
+
+
+def is_foreign(config: Mapping[str, Any]) -> bool:
+    """Whether a config comes from a diffusers class, not from ours or from a plain dictionary.
+
+    A saved one names its class; the live ``scheduler.config`` does not, but is a ``FrozenDict``.
+    """
+    named = config.get("_class_name") is not None or isinstance(config, FrozenDict)
+    return named and "inherited_from" not in config
+
+
+def origin_of(config: Mapping[str, Any]) -> str:
+    """The diffusers class of a live config, told by its keys.
+
+    Classes with a table of betas need no telling apart, since their values spell out the process.
+    """
+    keys = {key for key in config if not key.startswith("_")}
+    if keys & {"beta_schedule", "trained_betas"}:
+        return "DPMSolverMultistepScheduler"
+    known = {name: _init_keys(name) for name in (*FLOW_CLASSES, *VE_CLASSES, *REFUSED)}
+    matching = [name for name, own in known.items() if own and own <= keys]
+    return max(matching, key=lambda name: len(known[name]), default="")
+
+
+@lru_cache(maxsize=128)
+def _init_keys(name: str) -> frozenset[str]:
+    """The constructor arguments of a diffusers class; empty if this diffusers lacks it."""
+    try:
+        cls = getattr(diffusers, name)
+    except (AttributeError, ImportError, RuntimeError):
+        return frozenset()
+    return frozenset(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
 
 
 def view(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,29 @@ REFUSED: dict[str, str] = {
 }
 
 
+# A scheduler built by its constructor has no ``_class_name`` in its config. These keys name the
+# class then, where the other keys would mislead.
+_TELLTALES = {
+    "clip_denoised": "CMStochasticIterativeScheduler",
+    "n_grid": "PiflowScheduler",
+    "s_churn": "KarrasVeScheduler",
+    "snr_shift_scale": "CogVideoXDDIMScheduler",
+    "stages": "HeliosScheduler",
+}
+
+
+def class_name(config: Config) -> str:
+    """The scheduler class of a config, as far as it can be told; "" if not."""
+    if config.get("_class_name"):
+        return str(config["_class_name"])
+    for key, name in _TELLTALES.items():
+        if key in config:
+            return name
+    if "sigma_data" in config and "solver_order" in config and "thresholding" not in config:
+        return "CosineDPMSolverMultistepScheduler"
+    return ""
+
+
 def from_diffusers_config(config: Config) -> NoiseProcess:
     """The noise process of a diffusers scheduler config, of 0.40 to 0.42.
 
@@ -118,7 +141,7 @@ def from_diffusers_config(config: Config) -> NoiseProcess:
     """
     if not isinstance(config, Mapping):
         raise TypeError(f"expected a scheduler config (a mapping), got {type(config).__name__}")
-    name = str(config.get("_class_name"))
+    name = class_name(config)
     if name in REFUSED:
         raise ValueError(f"{name} has no fewstep noise process: {REFUSED[name]}")
     if is_flow(config):
@@ -134,16 +157,18 @@ def from_diffusers_config(config: Config) -> NoiseProcess:
 
 def is_flow(config: Config) -> bool:
     """Whether the config describes a rectified flow."""
+    name = class_name(config)
     return (
-        config.get("_class_name") in FLOW_CLASSES
+        name in FLOW_CLASSES
         or bool(config.get("use_flow_sigmas"))
         or config.get("prediction_type") == "flow_prediction"
+        or (name == "" and "base_shift" in config)
     )
 
 
 def table_from_config(config: Config) -> DiscreteVP:
     """The table of training noise levels that the betas of a config make."""
-    name = str(config.get("_class_name"))
+    name = class_name(config)
     start, end, schedule = TABLE_CLASSES.get(name, _DDPM)
     table = discrete_vp(
         config.get("beta_schedule") or schedule,
@@ -215,9 +240,9 @@ def _by_keys(config: Config) -> NoiseProcess:
     if config.get("sigma_min") is not None and config.get("sigma_max") is not None:
         edm = config.get("sigma_data") is not None
         return _exploding(config, 0.002, 80.0, "log" if edm else "sigma")
-    if any(key in config for key in ("shift", "base_shift", "use_dynamic_shifting")):
+    if "shift" in config and "num_train_timesteps" in config:
         return _flow(config)
-    named = f"scheduler {config['_class_name']}" if "_class_name" in config else "this config"
+    named = class_name(config) or "this config"
     raise ValueError(
         f"cannot tell the noise process of {named} from its keys {sorted(map(str, config))}: give "
         "it beta_schedule, use_flow_sigmas, or sigma_min and sigma_max"

@@ -97,18 +97,15 @@ def make_grid(
         process: its range is covered.
         n: number of network calls, >= 1.
         name: a key of ``GRIDS``.
-        final: end at ``"zero"`` noise, or at ``"sigma_min"`` of the process.
+        final: end at ``"zero"`` noise, or at ``"sigma_min"`` of the process (shifted).
         power: of the Karras grid.
-        shift: of flow models, > 0; 1 does nothing. A grid that ends at ``"sigma_min"`` ends at
-            the shifted one, as flow schedulers do.
+        shift: of flow models, > 0; 1 does nothing.
 
     Returns:
-        A grid whose first node is ``rho_max`` exactly (except "leading") and whose end is 0 or
-        ``rho_min`` exactly.
+        Its first node is ``rho_max`` (except "leading") and its end 0 or ``rho_min``, exactly.
 
     Raises:
-        ValueError: for an unknown name or final, n < 1, a shift that does not apply, or a range
-            that n calls cannot divide.
+        ValueError: for an argument out of its range, or a range that n calls cannot divide.
     """
     if n < 1:
         raise ValueError(f"a sampler needs at least 1 call, got nfe = {n}")
@@ -122,8 +119,7 @@ def make_grid(
     # Without a signal at the start the first node stays exactly there, whatever the rule's axis.
     rho = np.concatenate([[process.rho_max], rho[1:]]) if name != "leading" else rho
     rho = np.append(rho[:n], process.rho_min if final == "sigma_min" else 0.0)
-    # A flow's shift, sigma -> s sigma / (1 + (s - 1) sigma) (SD3, arXiv:2403.03206, eq. 23), does
-    # to rho = sigma / (1 - sigma) no more than scale it.
+    # sigma -> s sigma / (1 + (s - 1) sigma) (SD3, arXiv:2403.03206, eq. 23) scales rho of a flow.
     return grid_from_rho(process, shift * rho, name)
 
 

@@ -20,7 +20,13 @@ import math
 
 import numpy as np
 
-from fewstep.schedules.config import FLOW_CLASSES, Config, is_continuous_edm, table_from_config
+from fewstep.schedules.config import (
+    FLOW_CLASSES,
+    Config,
+    class_name,
+    is_continuous_edm,
+    table_from_config,
+)
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import VE, Array, ContinuousVP, DiscreteVP, Flow, NoiseProcess
 from fewstep.schedules.rules import beta_quantiles
@@ -61,7 +67,8 @@ def diffusers_grid(
 
     Returns:
         A grid named "diffusers". Its first node need not be ``rho_max``: the DPM family starts a
-        flow at sigma = 1 - 1/N, and k-diffusion's "linspace" puts a single call at time 0.
+        flow at sigma = 1 - 1/N, and k-diffusion's and DDIM's "linspace" puts a single call at
+        time 0.
 
     Raises:
         ValueError: for n < 1, unknown settings, a grid whose levels repeat (too many calls for
@@ -82,13 +89,18 @@ def diffusers_grid(
         table = process if isinstance(process, DiscreteVP) else table_from_config(config)
         times, rho = _table_nodes(table, config, n)
         times = None if isinstance(process, VE) else times
-    end = 0.0
-    if final_from_config(config) == "sigma_min" and not isinstance(process, Flow):
-        # The comparison has room for a level that was raised to a power and back.
-        end = process.rho_min if rho[-1] > process.rho_min * (1 + 1e-9) else 0.0
+    end = _end(process, config, float(rho[-1]))
     rho = np.append(rho, end)
     times = process.time(rho) if times is None else np.append(times, process.time(end))
     return Grid(process, rho, times, "diffusers")
+
+
+def _end(process: NoiseProcess, config: Config, last: float) -> float:
+    """The ratio that the last call, at ratio ``last``, ends at."""
+    if final_from_config(config) == "zero" or isinstance(process, Flow):
+        return 0.0
+    # Room for a level that was raised to a power and back.
+    return process.rho_min if last > process.rho_min * (1 + 1e-9) else 0.0
 
 
 def _levels(name: str, high: float, low: float, n: int, power: float = 7.0) -> Array:
@@ -105,7 +117,7 @@ def _levels(name: str, high: float, low: float, n: int, power: float = 7.0) -> A
 
 def _spaced_times(table: DiscreteVP, config: Config, n: int) -> Array:
     """Network times of ``timestep_spacing``, falling (arXiv:2305.08891, table 2)."""
-    name = str(config.get("_class_name"))
+    name = class_name(config)
     whole = name not in _KDIFFUSION
     # DDIM's relatives and k-diffusion's count the end among the n points.
     points = n if name in _KDIFFUSION + _DDIM else n + 1
@@ -145,7 +157,7 @@ def _table_nodes(table: DiscreteVP, config: Config, n: int) -> tuple[Array | Non
     switch = switch_from_config(config)
     if switch or config.get("interpolation_type") == "log_linear":
         high, low = all_rho[-1], all_rho[0]
-        if config.get("_class_name") in _KDIFFUSION and switch:
+        if class_name(config) in _KDIFFUSION and switch:
             high, low = rho[0], rho[-1]
         high = float(high if config.get("sigma_max") is None else config["sigma_max"])
         low = float(low if config.get("sigma_min") is None else config["sigma_min"])
@@ -160,7 +172,7 @@ def _without_signal(rho: Array, exact_start: bool) -> Array:
 
 
 def _exploding_nodes(process: VE, config: Config, n: int) -> Array:
-    if config.get("_class_name") == "ScoreSdeVeScheduler":
+    if class_name(config) == "ScoreSdeVeScheduler":
         part = np.linspace(1.0, config.get("sampling_eps") or 1e-5, n)
         return np.asarray(process.sigma_min * (process.sigma_max / process.sigma_min) ** part)
     default = "exponential" if process.time_is == "atan" else "karras"
@@ -173,7 +185,7 @@ def _exploding_nodes(process: VE, config: Config, n: int) -> Array:
 def _flow_nodes(process: Flow, config: Config, n: int, shift: float) -> Array:
     """Levels of a flow, as ratios; each family counts its own way from 1 to 1/N."""
     least = 1 / process.num_train_timesteps
-    name = str(config.get("_class_name"))
+    name = class_name(config)
     switch = switch_from_config(config)
     if name in FLOW_CLASSES:
         # Its fixed shift is applied to the last level twice.
@@ -182,13 +194,13 @@ def _flow_nodes(process: Flow, config: Config, n: int, shift: float) -> Array:
     elif name == "UniPCMultistepScheduler":
         if switch and switch[0] == "karras":
             table = table_from_config(config)
-            return _levels("karras", table.rho_max, table.rho_min, n)
+            return _levels("karras", min(table.rho_max, _NUDGED_RHO), table.rho_min, n)
         base = np.linspace(1, least, n + 1)[:-1]
     else:
         base = (1 - np.linspace(1, least, n + 1))[::-1][:-1]
     sigma = shift_sigmas(base, shift)
     terminal = config.get("shift_terminal")
-    if terminal:
+    if terminal and sigma[-1] < 1:  # a single call at sigma = 1 cannot be stretched
         sigma = 1 - (1 - sigma) * (1 - terminal) / (1 - sigma[-1])
     if switch:
         sigma = _levels(switch[0], sigma[0], sigma[-1], n)

@@ -4,18 +4,16 @@ The grid that diffusers itself would use is made in ``peers.py``.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fewstep.schedules.config import FLOW_CLASSES, is_flow
+from fewstep.schedules.config import FLOW_CLASSES, Config, class_name, is_flow
 from fewstep.schedules.grids import Final
 from fewstep.schedules.process import Array
 
-Config = Mapping[str, Any]
 ShiftKind = Literal["exponential", "linear"]
 
 
@@ -84,7 +82,9 @@ def shift_from_config(config: Config, mu: float | None = None) -> float:
                 "use_dynamic_shifting=False and a fixed shift"
             )
         return dynamic_shift(mu, config.get("time_shift_type") or "exponential")
-    keys = ("shift", "flow_shift") if _name(config) in FLOW_CLASSES else ("flow_shift", "shift")
+    keys = (
+        ("shift", "flow_shift") if class_name(config) in FLOW_CLASSES else ("flow_shift", "shift")
+    )
     given = [config[key] for key in keys if config.get(key) is not None]
     shift = float(given[0]) if given else 1.0
     if not shift > 0:
@@ -127,10 +127,6 @@ def grid_rule_from_config(
     return GridChoice("auto", final, power, shift, "the config sets no grid")
 
 
-def _name(config: Config) -> str:
-    return str(config.get("_class_name"))
-
-
 def one_of(config: Config, key: str, allowed: tuple[str, ...]) -> str:
     """The value of a key that must be one of ``allowed``."""
     value = str(config[key])
@@ -144,7 +140,7 @@ def final_from_config(config: Config) -> Final:
     value = config.get("final_sigmas_type")
     if value is None:
         # Classes without the key that end at the least level of the table.
-        old = _name(config) in ("DEISMultistepScheduler", "SASolverScheduler")
+        old = class_name(config) in ("DEISMultistepScheduler", "SASolverScheduler")
         return "sigma_min" if old or config.get("set_alpha_to_one") is False else "zero"
     if value not in ("zero", "sigma_min"):
         raise ValueError(f"final_sigmas_type must be 'zero' or 'sigma_min', got {value!r}")
