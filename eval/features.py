@@ -42,13 +42,21 @@ class Judge:
 
 
 def judge_for(problem: Problem) -> Judge | None:
-    """The classifier for problems with Fashion-MNIST's own images, None for the others."""
-    return Judge(problem.device) if problem.shape == (1, 28, 28) else None
+    """The classifier for problems with Fashion-MNIST's own images, None for the others.
+
+    Raises:
+        ValueError, FileNotFoundError: if its files are missing or do not fit (see
+            :func:`real_features`).
+    """
+    if problem.shape != (1, 28, 28):
+        return None
+    real_features()
+    return Judge(problem.device)
 
 
 @lru_cache(maxsize=1)
-def real_features() -> tuple[GaussianStatistics, Tensor]:
-    """Statistics of the training split, and the (10000, 64) features of the test split.
+def real_features() -> tuple[GaussianStatistics, Tensor, Tensor]:
+    """Statistics of the training split; (10000, 64) features and (10000,) labels of the test split.
 
     Raises:
         ValueError: if the file was made with another classifier than the bundled one.
@@ -60,22 +68,28 @@ def real_features() -> tuple[GaussianStatistics, Tensor]:
         raise FileNotFoundError(f"{resource} is missing; reinstall fewstep, or run {command}")
     content = resource.read_bytes()
     with np.load(BytesIO(content), allow_pickle=False) as arrays:
-        made_with, test = str(arrays["weights_sha256"]), torch.from_numpy(arrays["test_features"])
+        made_with, labels = str(arrays["weights_sha256"]), torch.from_numpy(arrays["test_labels"])
+        test = torch.from_numpy(arrays["test_features"]).double()
     if made_with != weights_sha256("classifier"):
         raise ValueError(f"{resource} belongs to another classifier; run {command}")
-    return GaussianStatistics.load(BytesIO(content)), test.double()
+    return GaussianStatistics.load(BytesIO(content)), test, labels
 
 
 def fd_floor(n: int) -> float:
     """FD-fashion of n real test images: what a perfect model would score on average.
 
-    The mean over random subsets of the test split (without replacement; at most all of it).
+    The mean over random subsets of the test split, of classes 0, 1, 2 ... in turn like the samples
+    (unequal classes would add to the distance), without replacement and at most all of it.
     """
-    train, test = real_features()
+    train, test, labels = real_features()
     generator = torch.Generator().manual_seed(0)
-    draws = FLOOR_DRAWS if n < len(test) else 1
-    picks = [torch.randperm(len(test), generator=generator)[:n] for _ in range(draws)]
-    return sum(frechet_distance(statistics(test[pick]), train) for pick in picks) / draws
+    total = 0.0
+    for _ in range(FLOOR_DRAWS):
+        order = torch.randperm(len(test), generator=generator)
+        by_class = [order[labels[order] == c] for c in range(10)]
+        picked = torch.stack(by_class, dim=1).flatten()[:n]
+        total += frechet_distance(statistics(test[picked]), train)
+    return total / FLOOR_DRAWS
 
 
 class Scores:

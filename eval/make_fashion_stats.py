@@ -3,8 +3,8 @@
     python -m fewstep.eval.make_fashion_stats
 
 It holds the mean and covariance of the features of the 60,000 training images (``mu``, ``sigma``,
-``n``) and the features of the 10,000 test images in half precision, from which the benchmark draws
-the train/test floor, so that scoring needs no dataset.
+``n``), and the features (in half precision) and labels of the 10,000 test images, from which the
+benchmark draws the train/test floor; so scoring needs no dataset.
 """
 
 from pathlib import Path
@@ -33,6 +33,7 @@ def main() -> None:
     train.save(
         path,
         test_features=test.numpy(),
+        test_labels=load_fashion("test")[1].to(torch.uint8).numpy(),
         extractor=np.array("fewstep classifier, 64 features"),
         weights_sha256=np.array(weights_sha256("classifier")),
     )

@@ -181,7 +181,7 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         steps = entry.intervals(process, n, final == "zero")
         name, reason = (choice.name, choice.reason) if wanted == "auto" else (wanted, "grid=")
         if name == "auto":
-            grid = auto_grid(self.sampler, process, steps, n, shift=choice.shift)
+            grid = auto_grid(self.sampler, process, steps, final=final, shift=choice.shift)
             return grid, n, f"{grid.name}, the automatic rule of {self.sampler}"
         if name not in GRIDS:
             raise ValueError(f"unknown grid {name!r}; known: auto, diffusers, {', '.join(GRIDS)}")

@@ -103,7 +103,7 @@ def deis(grid: Grid, *, order: int = 3, variable: str = "t") -> Plan:
     return noise_form(grid, weigh, f"deis:order={order},variable={variable}")
 
 
-def ipndm(grid: Grid, *, order: int = 4) -> Plan:
+def ipndm(grid: Grid, *, order: int = 3) -> Plan:
     """iPNDM: the fixed Adams-Bashforth weights on DDIM's transfer, whatever the spacing.
 
     arXiv:2204.13902, appendix H.2. Needs to know nothing of the schedule but sigma / alpha; of

@@ -95,7 +95,9 @@ class Spec:
         steps = self.sampler.intervals(process, nfe, chosen["final"] == "zero")
         name = chosen.pop("grid")
         if name == "auto":
-            grid = auto_grid(self.name, process, steps, nfe)
+            grid = auto_grid(
+                self.name, process, steps, final=chosen["final"], shift=chosen["shift"]
+            )
         else:
             grid = make_grid(process, steps, name, **chosen)
         return self.sampler.plan(grid, nfe, self.options).renamed(str(self))

@@ -27,6 +27,7 @@ from diffusers.configuration_utils import FrozenDict, register_to_config
 from fewstep.schedules.config import (
     FLOW_CLASSES,
     REFUSED,
+    TABLE_CLASSES,
     VE_CLASSES,
     from_diffusers_config,
     is_continuous_edm,
@@ -132,6 +133,8 @@ def adopt(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     if isinstance(process, Flow):
         taken["prediction_type"] = taken.get("prediction_type") or "flow_prediction"
         taken["flow_shift"] = taken.get("flow_shift") or taken.get("shift")
+        # Flux-like pipelines hand over their own sigmas unless the scheduler says that it has some.
+        taken["use_flow_sigmas"] = True
     if taken.get("beta_schedule") is None and "beta_schedule" in taken:
         del taken["beta_schedule"]
     if "grid" not in overrides and overrides.get("timestep_spacing"):
@@ -149,16 +152,18 @@ def is_foreign(config: Mapping[str, Any]) -> bool:
 
 
 def origin_of(config: Mapping[str, Any]) -> str:
-    """The diffusers class of a live config, told by its keys.
-
-    Classes with a table of betas need no telling apart, since their values spell out the process.
-    """
+    """The diffusers class of a live config: the one with most arguments, all of them in it."""
     keys = {key for key in config if not key.startswith("_")}
-    if keys & {"beta_schedule", "trained_betas"}:
-        return "DPMSolverMultistepScheduler"
-    known = {name: _init_keys(name) for name in (*FLOW_CLASSES, *VE_CLASSES, *REFUSED)}
+    known = {
+        name: _init_keys(name) for name in (*TABLE_CLASSES, *FLOW_CLASSES, *VE_CLASSES, *REFUSED)
+    }
     matching = [name for name, own in known.items() if own and own <= keys]
-    return max(matching, key=lambda name: len(known[name]), default="")
+
+    def rank(name: str) -> tuple[int, bool, int]:
+        # Among classes with the same arguments, of one family, the shorter name is the plain one.
+        return len(known[name]), name not in REFUSED, -len(name)
+
+    return max(matching, key=rank, default="")
 
 
 @lru_cache(maxsize=128)

@@ -1,12 +1,13 @@
 """Dynamic thresholding of data predictions (Imagen, arXiv:2205.11487, section 2.3)."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-def dynamic_threshold(ratio: float, cap: float) -> Callable[[Tensor], Tensor]:
+@dataclass(frozen=True)
+class DynamicThreshold:
     """Clips each sample to its own quantile s of |x0| and divides by s, where s > 1.
 
     Args:
@@ -17,14 +18,17 @@ def dynamic_threshold(ratio: float, cap: float) -> Callable[[Tensor], Tensor]:
     Raises:
         ValueError: if ratio is outside (0, 1].
     """
-    if not 0 < ratio <= 1:
-        raise ValueError(f"dynamic_thresholding_ratio must lie in (0, 1], got {ratio}")
 
-    def clamp(data: Tensor) -> Tensor:
+    ratio: float = 0.995
+    cap: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"dynamic_thresholding_ratio must lie in (0, 1], got {self.ratio}")
+
+    def __call__(self, data: Tensor) -> Tensor:
         flat = data.flatten(1)
-        bound = torch.quantile(flat.abs(), ratio, dim=1, keepdim=True).clamp(min=1.0)
-        if cap > 1:
-            bound = bound.clamp(max=cap)
+        bound = torch.quantile(flat.abs(), self.ratio, dim=1, keepdim=True).clamp(min=1.0)
+        if self.cap > 1:
+            bound = bound.clamp(max=self.cap)
         return (flat.clamp(-bound, bound) / bound).view_as(data)
-
-    return clamp

@@ -110,6 +110,38 @@ def tan(process: NoiseProcess, n: int, k: int, power: float) -> Array:
     return np.asarray(np.tan(np.linspace(np.arctan(process.rho_max), end, n + 1))[:k])
 
 
+def softlog_levels(
+    process: NoiseProcess, n: int, low: float = 0.1, high: float = 16.0, end: float = 0.0
+) -> Array:
+    """n + 1 ratios with equal gaps in g = ln((1 + rho / low) / (1 + rho / high)), from rho_max.
+
+    Logarithmic between ``low`` and ``high``, uniform in rho below, where the last steps to zero
+    are, and uniform in 1 / rho above, where data of unit scale are all but drowned and one step
+    does for any range: g is bounded, so that a start without signal needs no special case, and
+    linear in rho near 0, so that the grid ends there. A flow's uniform sigma is low = high = 1.
+
+    Args:
+        process: gives rho_max.
+        n: steps, >= 1.
+        low, high: the ratios between which gaps are logarithmic, 0 < low < high.
+        end: the last ratio.
+    """
+
+    def g(rho: float) -> float:
+        if np.isinf(rho):
+            return float(np.log(high / low))
+        return float(np.log1p(rho / low) - np.log1p(rho / high))
+
+    growth = np.expm1(np.linspace(g(process.rho_max), g(end), n + 1))
+    with np.errstate(divide="ignore"):
+        return growth / (1 / low - (1 + growth) / high)
+
+
+def softlog(process: NoiseProcess, n: int, k: int, power: float) -> Array:
+    """The grid of :func:`softlog_levels`."""
+    return softlog_levels(process, n, end=process.rho_min if k > n else 0.0)[:k]
+
+
 GRIDS: dict[str, GridRule] = {
     "linspace": linspace,
     "trailing": trailing,
@@ -120,4 +152,5 @@ GRIDS: dict[str, GridRule] = {
     "exponential": exponential,
     "beta": beta,
     "tan": tan,
+    "softlog": softlog,
 }

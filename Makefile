@@ -1,0 +1,45 @@
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: bench test test-fast lint notebooks test-matrix train clean
+
+bench: $(READY)  ## samples the bundled model with one sampler per family, leaves results/bench/report.md
+	$(BIN)/fewstep bench --out results/bench
+
+test: $(READY)  ## the whole test suite
+	$(BIN)/pytest -q
+
+test-fast: $(READY)  ## without the slow tests
+	$(BIN)/pytest -q -m "not slow"
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+notebooks: $(READY)  ## runs every notebook
+	$(BIN)/pytest -q --nbmake --nbmake-timeout=900 notebooks
+
+test-matrix: $(READY)  ## the contract tests on the oldest and the newest diffusers
+	for version in "diffusers==0.40.*" "diffusers"; do \
+	  $(PYTHON) -m venv .venv-matrix && \
+	  .venv-matrix/bin/pip install -q --upgrade "$$version" -e ".[dev]" && \
+	  .venv-matrix/bin/pytest -q tests/test_schedulers.py tests/test_pipelines.py \
+	    tests/test_config.py tests/test_parity.py || exit 1; \
+	  rm -rf .venv-matrix; \
+	done
+
+train: $(READY)  ## trains the bundled models again (hours)
+	$(BIN)/python -m fewstep.models.train_fashion denoiser
+	$(BIN)/python -m fewstep.models.train_fashion classifier
+
+clean:
+	rm -rf $(VENV) .venv-matrix results dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q -e ".[dev,fid,notebooks]"
+	touch $@

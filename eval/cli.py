@@ -1,0 +1,193 @@
+"""The command line: ``fewstep bench``, ``sample``, ``list``, ``plan``, ``overhead``, ``doctor``.
+
+torch and the samplers are imported inside the commands, so that ``--help`` stays instant. Mistakes
+of the user end as one line on stderr and exit status 2.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewstep import __version__
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Sampling diffusion models in few steps.",
+    epilog="Begin with `fewstep bench` (minutes) or `fewstep sample --nfe 8` (seconds).",
+)
+Specs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--samplers", "-s", metavar="SPEC",
+        help="Spec, saved plan (.json), `dopri5` or `all`; repeatable, or several in one value "
+        "separated by `;` or spaces. Default: one of each family.",
+    ),
+]  # fmt: skip
+Guidance = Annotated[str, typer.Option(help="`none` or `cfg:SCALE`, as in `cfg:3`.")]
+Device = Annotated[str, typer.Option(help="`auto` (CUDA if there is one), `cpu`, `cuda`, `mps`.")]
+Seed = Annotated[int, typer.Option(help="Of the starting noise.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fewstep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def bench(
+    samplers: Specs = None,
+    nfe: Annotated[str, typer.Option(help="Network calls, a comma list.")] = "5,8,10,20",
+    n: Annotated[int, typer.Option("--n", help="Samples, at least 2.")] = 512,
+    seed: Seed = 0,
+    guidance: Guidance = "none",
+    problem: Annotated[str, typer.Option(help="See `fewstep list`.")] = "fashion",
+    peers: Annotated[
+        str, typer.Option(help="`none`, or `diffusers`: every class there, on up to six grids.")
+    ] = "none",
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("runs/bench"),
+    device: Device = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
+) -> None:
+    """Scores samplers against the fine solution from the same noise, and writes a report.
+
+    Example: `fewstep bench --problem mix8 --peers diffusers --samplers "unipc;deis:order=2"`
+    """
+    from fewstep.eval.commands import run_and_report
+    from fewstep.eval.runner import Bench
+    from fewstep.samplers import DEFAULT_SPECS
+
+    setup = Bench(
+        problem=problem, samplers=tuple(samplers or DEFAULT_SPECS), nfe=_numbers("--nfe", nfe), n=n,
+        seed=seed, guidance=guidance, peers=peers, device=device, compile=compile,
+    )  # fmt: skip
+    run_and_report(setup, out)
+
+
+@app.command()
+def sample(
+    classes: Annotated[str, typer.Option(help="Comma list of 0-9, or `all`.")] = "all",
+    n: Annotated[int, typer.Option("--n", help="Images.")] = 80,
+    seed: Seed = 0,
+    sampler: Annotated[str, typer.Option(help="Spec or saved plan.")] = "unipc",
+    nfe: Annotated[int, typer.Option(help="Network calls.")] = 10,
+    guidance: Guidance = "none",
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("samples.png"),
+    device: Device = "auto",
+) -> None:
+    """Draws Fashion-MNIST images with the bundled model into one PNG, a column for each class.
+
+    Example: `fewstep sample --classes 1,7,9 --n 30 --nfe 8 --guidance cfg:2`
+    """
+    from fewstep.eval.commands import Drawing, draw
+
+    picked = tuple(range(10)) if classes == "all" else _numbers("--classes", classes)
+    draw(Drawing(picked, n, seed, sampler, nfe, guidance, device), out)
+
+
+@app.command("list")
+def list_() -> None:
+    """Lists samplers with their options, papers and diffusers classes; grids; problems."""
+    from fewstep.eval.commands import show_lists
+
+    show_lists()
+
+
+@app.command()
+def plan(
+    spec: Annotated[str, typer.Argument(help="As in `dpmpp:order=3,grid=karras`.")],
+    nfe: Annotated[int, typer.Option(help="Network calls.")] = 10,
+    process: Annotated[
+        str, typer.Option(help="`vp-linear`, `vp-scaled`, `vp-cosine`, `edm` or `flow`.")
+    ] = "vp-linear",
+    problem: Annotated[str | None, typer.Option(help="Take this problem's process.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the plan as JSON.")] = None,
+) -> None:
+    """Prints a sampler as the table of numbers that it is.
+
+    Example: `fewstep plan unipc:order=2 --nfe 8 --process flow --save unipc8.json`
+    """
+    from fewstep.eval.commands import show_plan
+
+    show_plan(spec, nfe, process, problem, save)
+
+
+@app.command()
+def overhead(
+    repeats: Annotated[int, typer.Option(help="Runs of each schedule; medians are shown.")] = 15,
+) -> None:
+    """Times a `step()` of our schedulers beside diffusers' (float32, one thread)."""
+    from fewstep.eval.overhead import show_overhead
+
+    if repeats < 1:
+        raise ValueError(f"--repeats must be at least 1, got {repeats}")
+    show_overhead(repeats)
+
+
+@app.command()
+def doctor() -> None:
+    """Checks versions, device, bundled weights, dataset and cache."""
+    from fewstep.eval.commands import show_health
+
+    raise typer.Exit(0 if show_health() else 1)
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"{option} takes whole numbers separated by commas, got {text!r}"
+        ) from None
+
+
+def _fail(message: str) -> None:
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; set ``FEWSTEP_DEBUG=1`` to see tracebacks.
+
+    Raises:
+        SystemExit: always; status 0, 1 (unhealthy), 2 (user error) or 130 (interrupted).
+    """
+    try:
+        status = app(args=arguments, prog_name="fewstep", standalone_mode=False)
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get("FEWSTEP_DEBUG"):
+            raise
+        named = isinstance(error, OSError) and error.strerror
+        _fail(f"{error.strerror}: {error.filename}" if named else str(error))  # type: ignore[union-attr]
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; nothing was written", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        # typer's own usage errors: of click's class, or of a copy of click in recent versions.
+        describe = getattr(error, "format_message", None)
+        if describe is None:
+            raise
+        _fail(f"{describe()} See fewstep --help.")
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""What the commands of the command line do."""
+
+import os
+import platform
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fewstep.eval.cache import cache_folder
+from fewstep.eval.problems import PROBLEMS, load_problem
+from fewstep.eval.report import best_of_grids, subject
+from fewstep.eval.results import METRICS, PEER_PREFIX, Results, check_writable
+from fewstep.eval.runner import Bench, resolve_device, run_bench
+from fewstep.guidance import parse_guidance
+from fewstep.models import bundled, data
+from fewstep.samplers import DEFAULT_SPECS, SAMPLERS, build_plan
+from fewstep.samplers import sample as draw_samples
+from fewstep.schedules import GRIDS, VE, Flow, NoiseProcess, discrete_vp
+
+PROCESSES = {
+    "vp-linear": lambda: discrete_vp("linear"),
+    "vp-scaled": lambda: discrete_vp("scaled_linear", beta_start=0.00085, beta_end=0.012),
+    "vp-cosine": lambda: discrete_vp("squaredcos_cap_v2"),
+    "edm": lambda: VE(0.002, 80.0),
+    "flow": lambda: Flow(),
+}
+PACKAGES = ("torch", "diffusers", "numpy", "torchdiffeq", "safetensors", "matplotlib")
+OPTIONAL = ("torchvision", "pytorch-fid", "transformers", "scipy")
+
+
+def run_and_report(setup: Bench, out: Path) -> None:
+    """Runs a benchmark with a progress bar (on terminals only), prints the scores."""
+    errors, console = Console(stderr=True), Console()
+    columns = (
+        BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("loading", total=None)
+
+        def show(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total, description=escape(text))
+
+        results = run_bench(setup, out, show)
+    for metric in METRICS:
+        if results.metric(metric):
+            console.print(score_table(results, metric))
+    console.print(f"report: {out / 'report.md'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def score_table(results: Results, metric: str) -> Table:
+    """The values of a metric for the terminal; diffusers' classes at their best grid."""
+    title, _, form = METRICS[metric]
+    calls = sorted({row.nfe for row in results.rows})
+    # Tables are as narrow as their columns, and would wrap the title.
+    Console().print(f"\n{title}: {subject(results)}", markup=False, highlight=False)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("sampler")
+    for n in calls:
+        table.add_column(f"{n} calls", justify="right")
+    rows = {k: v for k, v in results.metric(metric).items() if not k.startswith(PEER_PREFIX)}
+    for name, found in best_of_grids(results, metric).items():
+        rows[f"{name} (best grid)"] = {n: value for n, (value, _) in found.items()}
+    for extra in ("reference", "floor"):
+        value = results.env.get(extra, {}).get(metric)
+        if value is not None:
+            label = {"reference": "reference", "floor": "real test images"}[extra]
+            rows[f"[dim]{label}[/dim]"] = dict.fromkeys(calls, value)
+    for name, found in rows.items():
+        table.add_row(
+            name if name.startswith("[dim]") else escape(name),
+            *(f"{found[n]:{form}}" if n in found else "" for n in calls),
+        )
+    return table
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What ``fewstep sample`` draws; the fields are its options."""
+
+    classes: tuple[int, ...]
+    n: int
+    seed: int
+    sampler: str
+    nfe: int
+    guidance: str
+    device: str
+
+    def __post_init__(self) -> None:
+        if bad := [c for c in self.classes if not 0 <= c <= 9]:
+            raise ValueError(f"classes are 0 to 9, got {bad[0]}; names: {_class_names()}")
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1 image, got {self.n}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+
+
+def _class_names() -> str:
+    return ", ".join(f"{i} {name}" for i, name in enumerate(data.CLASS_NAMES))
+
+
+def draw(drawing: Drawing, out: Path) -> None:
+    """Samples the bundled model into one PNG, written whole or not at all."""
+    check_writable(out.parent)
+    if out.is_dir() or out.suffix.lower() != ".png":
+        raise ValueError(f"--out must name a .png file, got {out}")
+    device = resolve_device(drawing.device)
+    problem = load_problem("fashion", device)
+    plan = build_plan(drawing.sampler, problem.process, drawing.nfe)
+    guidance, across = parse_guidance(drawing.guidance), len(drawing.classes)
+    chosen = torch.tensor(drawing.classes, device=device)
+    noise, images = problem.initial_noise(drawing.n, drawing.seed), []
+    for start in range(0, drawing.n, 128):
+        rows = noise[start : start + 128]
+        labels = chosen[torch.arange(start, start + len(rows), device=device) % across]
+        seeds = [drawing.seed * 2**32 + 2**24 + start + i for i in range(len(rows))]
+        with torch.no_grad():
+            x = draw_samples(
+                problem.denoiser, plan, plan.nfe, noise=rows, cond=labels, guidance=guidance,
+                seeds=seeds,
+            )  # fmt: skip
+        images.append(x.cpu())
+    _write_columns(torch.cat(images), drawing, out)
+    print(f"{out}: {drawing.n} images, {plan.name}, {plan.nfe} calls")
+
+
+def _write_columns(images: torch.Tensor, drawing: Drawing, out: Path) -> None:
+    from fewstep.eval.figures import draw_images
+
+    across = min(len(drawing.classes), len(images))
+    # White tiles fill the last line.
+    missing = torch.ones(-len(images) % across, *images.shape[1:])
+    lines = torch.cat([images, missing]).split(across)
+    names = [data.CLASS_NAMES[c] for c in drawing.classes[:across]]
+    guided = "" if drawing.guidance == "none" else f", {drawing.guidance}"
+    title = f"{drawing.sampler}, {drawing.nfe} calls, seed {drawing.seed}{guided}"
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unfinished-") as folder:
+        path = Path(folder) / "samples.png"
+        rows = {" " * i: line for i, line in enumerate(lines)}
+        draw_images(path, rows, title=title, columns=names)
+        os.replace(path, out)
+
+
+def show_plan(spec: str, nfe: int, process: str, problem: str | None, save: Path | None) -> None:
+    """Prints a plan, and saves it as JSON if asked to."""
+    plan = build_plan(spec, _process(process, problem), nfe)
+    if save is not None:
+        check_writable(save.parent)
+        if save.suffix != ".json" or save.is_dir():
+            raise ValueError(f"--save must name a .json file, got {save}")
+        with tempfile.TemporaryDirectory(dir=save.parent, prefix=".unfinished-") as folder:
+            path = Path(folder) / "plan.json"
+            path.write_text(plan.to_json() + "\n")
+            os.replace(path, save)
+    print(plan)
+
+
+def _process(name: str, problem: str | None) -> NoiseProcess:
+    if problem is not None:
+        return load_problem(problem).process
+    if name not in PROCESSES:
+        raise ValueError(f"unknown process {name!r}; known: {', '.join(PROCESSES)}")
+    return PROCESSES[name]()
+
+
+def show_lists() -> None:
+    """Tables of samplers, and the names of grids and problems."""
+    console = Console()
+    table = Table(title="Samplers", title_justify="left", box=SIMPLE_HEAD)
+    for column in ("name", "what it is", "options and defaults", "class", "paper"):
+        table.add_column(column, no_wrap=column in ("name", "class", "paper"))
+    for name, entry in SAMPLERS.items():
+        options = "\n".join(f"{key}={value}" for key, value in entry.options().items())
+        star = "*" if name in DEFAULT_SPECS else ""
+        table.add_row(name + star, entry.summary, escape(options), entry.scheduler, entry.paper)
+    console.print(table)
+    plain = {"markup": False, "highlight": False}
+    console.print("* run by default; a spec is NAME or NAME:OPTION=VALUE,...", **plain)
+    console.print(f"grids (grid=): auto, {', '.join(GRIDS)}", **plain)
+    console.print("options of grids: final=zero|sigma_min, power= (karras), shift= (flow)", **plain)
+    console.print(f"problems: {', '.join(PROBLEMS)}", **plain)
+    console.print(f"processes: {', '.join(PROCESSES)}", **plain)
+
+
+def show_health() -> bool:
+    """Prints the state of the installation; False if something needed is missing."""
+    table = Table("what", "state", "", box=SIMPLE_HEAD)
+    healthy = True
+    for what, (fine, text) in _checks().items():
+        needed = not what.startswith("optional")
+        healthy = healthy and (fine or not needed)
+        mark = "[green]ok[/green]" if fine else "[red]missing[/red]" if needed else "[dim]-[/dim]"
+        table.add_row(what, mark, escape(text))
+    Console().print(table)
+    return healthy
+
+
+def _checks() -> dict[str, tuple[bool, str]]:
+    checks = {"python": (True, f"{platform.python_version()}, {platform.platform(terse=True)}")}
+    checks |= {name: _installed(name) for name in PACKAGES}
+    device = resolve_device("auto")
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    checks["device"] = (True, f"{device} ({name}), {torch.get_num_threads()} threads")
+    for weights in ("fashion", "classifier"):
+        checks[f"weights: {weights}"] = _weights(weights)
+    checks["cache folder"] = _cache()
+    try:
+        checks["optional: dataset"] = (True, str(data.fashion_folder()))
+    except FileNotFoundError as error:
+        checks["optional: dataset"] = (False, str(error))
+    checks |= {f"optional: {name}": _installed(name) for name in OPTIONAL}
+    return checks
+
+
+def _installed(name: str) -> tuple[bool, str]:
+    try:
+        return True, version(name)
+    except PackageNotFoundError:
+        return False, f"pip install {name}"
+
+
+def _weights(name: str) -> tuple[bool, str]:
+    try:
+        return True, f"sha256 {bundled.weights_sha256(name)[:16]}"
+    except FileNotFoundError as error:
+        return False, str(error)
+
+
+def _cache() -> tuple[bool, str]:
+    try:
+        check_writable(cache_folder())
+    except ValueError as error:
+        return False, f"{error}, in FEWSTEP_CACHE"
+    return True, str(cache_folder())

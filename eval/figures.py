@@ -1,0 +1,141 @@
+"""The pictures of a report. They are drawn without pyplot, whose state is global."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, ScalarFormatter
+from torch import Tensor
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart, then a few more.
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F3C8D",
+    "#8C564B", "#4D4D4D",
+)  # fmt: skip
+MARKERS = "osD^vP*Xph"
+Series = Mapping[str, Mapping[int, float]]
+
+
+def draw_curves(
+    path: Path,
+    series: Series,
+    *,
+    title: str,
+    label: str,
+    background: Series | None = None,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """A metric against the number of calls, both on log axes.
+
+    Args:
+        path: of the PNG.
+        series: by name, values by number of calls; single points are drawn as stars.
+        title, label: of the figure and of the metric's axis.
+        background: more series, in grey and dashed, with the best of them at each number of calls.
+        levels: horizontal lines by name.
+    """
+    figure = Figure(figsize=(8.6, 4.6), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    ticks = sorted({n for points in series.values() for n in points})
+    for i, (name, points) in enumerate(series.items()):
+        axes.plot(
+            *_columns(points), label=name, color=COLOURS[i % len(COLOURS)],
+            marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)], markersize=6, linewidth=1.8,
+            markeredgecolor="white", markeredgewidth=0.7,
+            linestyle=("-", "--", ":")[i // len(COLOURS) % 3],
+        )  # fmt: skip
+    if background:
+        for points in background.values():
+            axes.plot(*_columns(points), color="0.8", linewidth=0.8, zorder=0)
+        best = envelope(background)
+        axes.plot(
+            *_columns(best), color="0.35", linestyle="--", linewidth=1.8, zorder=1,
+            label="best of diffusers,\nany class and grid",
+        )  # fmt: skip
+    for (name, value), style in zip((levels or {}).items(), ("-.", ":"), strict=False):
+        axes.axhline(value, color="0.45", linewidth=1.2, linestyle=style, label=name, zorder=0)
+    axes.set(xscale="log", yscale="log", xlabel="network calls (NFE)", ylabel=label)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
+    _label_minor_decades(axes)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(True, which="major", color="0.9", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    figure.savefig(path)
+
+
+def envelope(series: Series) -> dict[int, float]:
+    """The least value at each number of calls."""
+    calls = sorted({n for points in series.values() for n in points})
+    return {n: min(points[n] for points in series.values() if n in points) for n in calls}
+
+
+def _columns(points: Mapping[int, float]) -> tuple[list[int], list[float]]:
+    ordered = sorted(points.items())
+    return [n for n, _ in ordered], [value for _, value in ordered]
+
+
+def _label_minor_decades(axes: Axes) -> None:
+    """Numbers between powers of ten where the range is short, none where they would crowd."""
+    y = axes.yaxis
+    low, high = axes.get_ylim()
+    if high / low < 30:
+        y.set_major_locator(FixedLocator(_round_numbers(low, high)))
+        y.set_major_formatter(lambda value, _: f"{value:g}")
+    y.set_minor_formatter(NullFormatter())
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten between two numbers, and more of them in a short range."""
+    digits = (1, 2, 5) if high / low > 6 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+    powers = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
+    return [m * 10.0**p for p in powers for m in digits if low <= m * 10.0**p <= high]
+
+
+def draw_images(
+    path: Path,
+    rows: Mapping[str, Tensor],
+    *,
+    title: str,
+    columns: Sequence[str] = (),
+    scale: int = 2,
+) -> None:
+    """Rows of images under each other: one row a sampler, one column a seed.
+
+    Args:
+        path: of the PNG.
+        rows: by label, (n, 1, h, w) images in [-1, 1]; every row has the same n.
+        title: above everything.
+        columns: a label for each column.
+        scale: whole factor on the pixels.
+    """
+    tiles = torch.stack(list(rows.values()))[:, :, 0]
+    count, across, height, width = tiles.shape
+    gap = 2
+    canvas = torch.ones(count * (height + gap) - gap, across * (width + gap) - gap)
+    for r in range(count):
+        for c in range(across):
+            top, left = r * (height + gap), c * (width + gap)
+            tile = tiles[r, c].float().clamp(-1, 1)
+            canvas[top : top + height, left : left + width] = (tile + 1) / 2
+    inches = np.array([canvas.shape[1], canvas.shape[0]]) * scale / 100
+    figure = Figure(
+        figsize=(float(inches[0]) + 2.6, float(inches[1]) + 1.2), dpi=130, layout="constrained"
+    )
+    axes = figure.subplots()
+    axes.imshow(canvas.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_yticks([r * (height + gap) + height / 2 for r in range(count)], list(rows))
+    axes.set_xticks([c * (width + gap) + width / 2 for c in range(across)][: len(columns)], columns)
+    axes.tick_params(
+        length=0, labelsize=9, top=True, labeltop=True, bottom=False, labelbottom=False
+    )
+    for tick in axes.get_xticklabels():
+        tick.set(rotation=30, ha="left", rotation_mode="anchor")
+    axes.spines[:].set_visible(False)
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    figure.savefig(path)

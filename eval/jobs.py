@@ -1,0 +1,162 @@
+"""What a benchmark runs: one job for each sampler and number of calls."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fewstep.eval.problems import Problem
+from fewstep.models.ode import reference_solution
+from fewstep.samplers import SAMPLERS, Plan, build_plan, parse_spec, sample
+from fewstep.schedules import NoiseProcess, discrete_vp
+
+DOPRI5_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A piece of the benchmark.
+
+    Attributes:
+        noise: (n, ...) states at the start of the problem's process.
+        labels: (n,) classes, or None.
+        seeds: n integers, one for each sample's later noise.
+    """
+
+    noise: Tensor
+    labels: Tensor | None
+    seeds: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of the results.
+
+    Attributes:
+        sampler: its name there.
+        nfe: calls asked for; 0 if the solver chooses.
+        run: draws samples of a problem whose denoiser is wrapped in guidance.
+    """
+
+    sampler: str
+    nfe: int
+    run: Callable[[Problem, Batch], Tensor]
+
+
+def split_specs(values: Iterable[str]) -> list[str]:
+    """Specs of repeated options; one value may hold several, separated by ``;`` or spaces."""
+    specs: dict[str, None] = {}
+    for value in values:
+        whole = Path(value).is_file()
+        for spec in [value] if whole else re.split(r"[;\s]+(?![^\[]*\])", value.strip()):
+            if spec == "all":
+                specs.update(dict.fromkeys(all_specs()))
+            elif spec:
+                specs[spec] = None
+    return list(specs)
+
+
+def all_specs() -> list[str]:
+    """Every sampler of the registry, by default and at each order it has."""
+    specs = []
+    for name, entry in SAMPLERS.items():
+        specs.append(name)
+        default = entry.options().get("order")
+        specs += [f"{name}:order={k}" for k in range(1, 5) if default and k != default]
+    return [spec for spec in specs if _is_valid(spec)]
+
+
+def _is_valid(spec: str) -> bool:
+    try:
+        build_plan(spec, discrete_vp("linear"), 8)
+    except ValueError:
+        return False
+    return True
+
+
+def make_jobs(specs: Iterable[str], process: NoiseProcess, nfe: Sequence[int]) -> list[Job]:
+    """Jobs for specs, paths of saved plans (at their own number of calls) and ``dopri5``.
+
+    Raises:
+        ValueError: if one of them cannot be built for the process and a number of calls.
+        FileNotFoundError: if a plan is not there.
+    """
+    if bad := [n for n in nfe if n < 1]:
+        raise ValueError(f"nfe must be at least 1, got {bad[0]}")
+    jobs: list[Job] = []
+    for spec in specs:
+        if spec.partition(":")[0] == "dopri5":
+            jobs.append(_adaptive(spec))
+        elif spec.endswith(".json"):
+            jobs.append(_saved(spec, process))
+        else:
+            parsed = str(parse_spec(spec))
+            jobs += [_planned(parsed, build_plan(spec, process, n)) for n in nfe]
+    return jobs
+
+
+def make_peer_jobs(process: NoiseProcess, nfe: Sequence[int]) -> list[Job]:
+    """Jobs for every diffusers scheduler and grid; those that need more calls are left out."""
+    from fewstep.eval.peers import Peer, peers_for
+
+    def job(peer: Peer, n: int) -> Job:
+        return Job(
+            str(peer), n, lambda problem, batch: peer.sample(problem, n, *_unit(problem, batch))
+        )
+
+    jobs = []
+    for peer in peers_for(process):
+        for n in nfe:
+            try:
+                peer.scheduler(process, n)
+            except ValueError:
+                continue
+            jobs.append(job(peer, n))
+    return jobs
+
+
+def _unit(problem: Problem, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    return batch.noise / problem.start_scale, batch.labels
+
+
+def _saved(path: str, process: NoiseProcess) -> Job:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no plan at {path}; `fewstep plan SPEC --nfe N --save` writes one")
+    plan = Plan.load(path)
+    return _planned(Path(path).name, build_plan(plan, process, plan.nfe))
+
+
+def _planned(label: str, plan: Plan) -> Job:
+    @torch.no_grad()
+    def run(problem: Problem, batch: Batch) -> Tensor:
+        noise, labels = _unit(problem, batch)
+        return sample(problem.denoiser, plan, plan.nfe, noise=noise, cond=labels, seeds=batch.seeds)
+
+    return Job(label, plan.nfe, run)
+
+
+def _adaptive(spec: str) -> Job:
+    """torchdiffeq's dopri5 down to the least trained level, ``dopri5`` or ``dopri5:tol=1e-3``."""
+    tolerance, given = DOPRI5_TOLERANCE, spec.partition(":")[2]
+    if given:
+        match = re.fullmatch(r"tol=([0-9.eE+-]+)", given)
+        try:
+            tolerance = float(match.group(1) if match else "nan")
+        except ValueError:
+            tolerance = float("nan")
+        if not 0 < tolerance < 1:
+            raise ValueError(
+                f"dopri5 takes tol= between 0 and 1, as in dopri5:tol=1e-3; got {spec!r}"
+            )
+
+    def run(problem: Problem, batch: Batch) -> Tensor:
+        end = problem.process.rho_min
+        return reference_solution(
+            problem.denoiser, batch.noise, batch.labels, method="dopri5", tolerance=tolerance,
+            rho_end=end,
+        )[0]  # fmt: skip
+
+    return Job(f"dopri5:tol={tolerance:g}", 0, run)

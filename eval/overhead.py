@@ -1,0 +1,189 @@
+"""Time of one ``step()`` beside the diffusers counterpart, in one process.
+
+Runs of ours, theirs and of the same passes over memory written by hand alternate, so that a slow
+moment of the machine hits all; what is shown is the median over runs of the mean time of a step.
+Network outputs are made before, so only the samplers are timed.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import diffusers
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from fewstep.samplers import Plan, schedulers
+from fewstep.samplers.plan import Op
+
+STEPS = 20
+SHAPES = {"small": (1, 4, 64, 64), "large": (8, 4, 128, 128)}
+Run = Callable[[], float]  # walks one schedule; seconds of a step
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A scheduler of ours and the one of diffusers that does the same.
+
+    Attributes:
+        ours: class in ``fewstep.samplers.schedulers``.
+        options: of ours; the rest of its config comes from theirs.
+        theirs: class in ``diffusers``.
+        their_options: constructor arguments of theirs.
+        adopt: whether our config comes from theirs; iPNDM's process there has no counterpart here.
+    """
+
+    ours: str
+    theirs: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    their_options: Mapping[str, Any] = field(default_factory=dict)
+    adopt: bool = True
+
+    def __str__(self) -> str:
+        return self.ours + "".join(f" {value}" for value in self.options.values())
+
+
+PAIRS = (
+    Pair("DDIM", "DDIMScheduler", {}, {"clip_sample": False}),
+    Pair("Euler", "EulerDiscreteScheduler"),
+    Pair("Euler", "FlowMatchEulerDiscreteScheduler", {}, {"shift": 3.0}),
+    Pair("DPMSolverPP", "DPMSolverMultistepScheduler", {"order": 2}, {"solver_order": 2}),
+    Pair("DPMSolverPP", "DPMSolverMultistepScheduler", {"order": 3}, {"solver_order": 3}),
+    Pair("UniPC", "UniPCMultistepScheduler", {"order": 2}, {"solver_order": 2}),
+    Pair("UniPC", "UniPCMultistepScheduler", {"order": 3}, {"solver_order": 3}),
+    Pair(
+        "DEIS", "DEISMultistepScheduler", {"order": 2, "variable": "log_rho"}, {"solver_order": 2}
+    ),
+    Pair(
+        "DEIS", "DEISMultistepScheduler", {"order": 3, "variable": "log_rho"}, {"solver_order": 3}
+    ),
+    Pair("IPNDM", "IPNDMScheduler", {"order": 4}, adopt=False),
+    Pair("IPNDM", "PNDMScheduler", {"order": 4}, {"skip_prk_steps": True}),
+    Pair("Heun", "HeunDiscreteScheduler"),
+)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a step; by hand for solvers with a history only."""
+
+    pair: Pair
+    size: str
+    ours: float
+    theirs: float
+    by_hand: float = math.nan
+
+
+def walk(scheduler: Any, sample: Tensor, outputs: Sequence[Tensor]) -> float:
+    """Seconds of a step, over one schedule; ``outputs`` stand for the network in turn."""
+    scheduler.set_timesteps(STEPS)
+    scheduler.is_scale_input_called = True  # of Euler's, which would warn
+    x, count = sample, len(scheduler.timesteps)
+    started = time.perf_counter()
+    for i, t in enumerate(scheduler.timesteps):
+        x = scheduler.step(outputs[i % len(outputs)], t, x, return_dict=False)[0]
+    return (time.perf_counter() - started) / count
+
+
+def by_hand(plan: Plan, sample: Tensor, outputs: Sequence[Tensor]) -> Run:
+    """The passes of a plan with preallocated buffers and one fresh output a step.
+
+    One pass converts the output; an op of m terms takes m passes, one fewer with a coefficient 1.
+    The numbers themselves do not matter to the time.
+    """
+    depth = 1 + max(len(op.w) for row in plan.evaluations for op in row.ops)
+    history = [torch.empty_like(sample) for _ in range(depth)]
+    registers = {"base": torch.empty_like(sample), "x": torch.empty_like(sample)}
+    shapes = [[_pass_shape(op) for op in row.ops] for row in plan.evaluations]
+    last_x = [max(i for i, op in enumerate(row.ops) if op.reg == "x") for row in plan.evaluations]
+
+    def run() -> float:
+        x = sample
+        started = time.perf_counter()
+        for e, ops in enumerate(shapes):
+            history.insert(0, history.pop())
+            torch.add(outputs[e % len(outputs)], x, alpha=0.5, out=history[0])
+            fresh = x
+            for i, (reg, reads, unit) in enumerate(ops):
+                out = torch.empty_like(x) if i == last_x[e] else registers[reg]
+                sources = [x, *history][: max(reads, 2)]
+                if unit:
+                    torch.add(sources[0], sources[1], alpha=0.5, out=out)
+                else:
+                    torch.mul(sources[0], 0.5, out=out)
+                for source in sources[1 + unit : reads]:
+                    out.add_(source, alpha=0.5)
+                fresh = out if i == last_x[e] else fresh
+            x = fresh
+        return (time.perf_counter() - started) / len(shapes)
+
+    return run
+
+
+def _pass_shape(op: Op) -> tuple[str, int, bool]:
+    """The register written, how many are read, and whether one of several has coefficient 1."""
+    coefficients = [c for c in (op.c_x, op.c_b, *op.w) if c]
+    unit = len(coefficients) > 1 and 1.0 in coefficients
+    return ("base" if op.reg == "base" else "x"), len(coefficients), unit
+
+
+@torch.no_grad()
+def measure(pair: Pair, size: str, repeats: int) -> Timing:
+    """Times a pair at one of ``SHAPES``, on however many threads torch has."""
+    generator = torch.Generator().manual_seed(0)
+    x, *outputs = torch.randn(3, *SHAPES[size], generator=generator)
+    theirs = getattr(diffusers, pair.theirs)(**pair.their_options)
+    config = theirs.config if pair.adopt else {}
+    ours = getattr(schedulers, pair.ours).from_config(config, **pair.options)
+    ours.set_timesteps(STEPS)
+    runs: dict[str, Run] = {
+        "ours": lambda: walk(ours, x, outputs),
+        "theirs": lambda: walk(theirs, x, outputs),
+    }
+    if max(len(op.w) for row in ours.plan.evaluations for op in row.ops) > 1:
+        runs["by_hand"] = by_hand(ours.plan, x, outputs)
+    for run in runs.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            seconds[name].append(run())
+    return Timing(pair, size, **{name: statistics.median(s) for name, s in seconds.items()})
+
+
+def measure_all(repeats: int = 15) -> list[Timing]:
+    """All pairs at both sizes, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return [measure(pair, size, repeats) for size in SHAPES for pair in PAIRS]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def show_overhead(repeats: int) -> None:
+    """Prints the tables of :func:`measure_all`."""
+    timings, console = measure_all(repeats), Console()
+    for size, shape in SHAPES.items():
+        title = f"One step(), {'x'.join(map(str, shape))} float32, one thread, median of {repeats}"
+        console.print(f"\n{title}", markup=False, highlight=False)
+        table = Table("fewstep", "diffusers", box=SIMPLE_HEAD)
+        for column in ("ours us", "theirs us", "ratio", "by hand us", "ratio"):
+            table.add_column(column, justify="right")
+        for timing in timings:
+            if timing.size == size:
+                table.add_row(*_cells(timing))
+        console.print(table)
+
+
+def _cells(timing: Timing) -> list[str]:
+    own, other, hand = (1e6 * s for s in (timing.ours, timing.theirs, timing.by_hand))
+    cells = [str(timing.pair), timing.pair.theirs.removesuffix("Scheduler")]
+    cells += [f"{own:.1f}", f"{other:.1f}", f"{own / other:.2f}"]
+    return cells if math.isnan(hand) else [*cells, f"{hand:.1f}", f"{own / hand:.2f}"]

@@ -1,0 +1,263 @@
+"""The benchmark: samplers against the fine solution from the same starts.
+
+Batches are the outer loop, so that each one's noise and reference are made once and memory does not
+grow with n; every sampler sees exactly the same states.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fewstep
+from fewstep.eval.features import Judge, Scores, fd_floor, judge_for
+from fewstep.eval.jobs import Batch, Job, make_jobs, make_peer_jobs, split_specs
+from fewstep.eval.problems import Problem, load_problem
+from fewstep.eval.reference import CountingDenoiser, fine_reference
+from fewstep.eval.results import Results, Row, check_writable
+from fewstep.guidance import CFG, parse_guidance
+from fewstep.models.adapters import EDMDenoiser
+from fewstep.samplers import DEFAULT_SPECS
+
+BATCH_ELEMENTS = 128 * 784
+SHOWN = 12  # samples kept for the picture
+Progress = Callable[[int, int, str], None]  # (work done, work in total, what runs now)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What to run.
+
+    Args:
+        problem: a name in ``fewstep.eval.problems.PROBLEMS``.
+        samplers: specs, paths of saved plans, ``dopri5``, or ``all``.
+        nfe: network calls, each >= 1.
+        n: samples, >= 2.
+        seed: of the starting noise.
+        guidance: ``none`` or ``cfg:SCALE``.
+        peers: ``none`` or ``diffusers``.
+        device: a torch device, or ``auto``: CUDA where there is one.
+        compile: whether the network goes through ``torch.compile``.
+
+    Raises:
+        ValueError: for a value outside these.
+    """
+
+    problem: str = "fashion"
+    samplers: Sequence[str] = DEFAULT_SPECS
+    nfe: Sequence[int] = (5, 8, 10, 20)
+    n: int = 512
+    seed: int = 0
+    guidance: str = "none"
+    peers: str = "none"
+    device: str = "auto"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.nfe or min(self.nfe) < 1:
+            raise ValueError(f"nfe must be at least 1, got {list(self.nfe)}")
+        if self.n < 2:
+            raise ValueError(f"n must be at least 2 samples, got {self.n}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        if self.peers not in ("none", "diffusers"):
+            raise ValueError(f"peers must be none or diffusers, got {self.peers!r}")
+        parse_guidance(self.guidance)
+
+
+@dataclass
+class Tally:
+    """What one job adds up over the batches."""
+
+    job: Job
+    scores: Scores = field(default_factory=Scores)
+    calls: int = 0
+    batches: int = 0
+    seconds: float = 0.0
+    images: Tensor | None = None
+
+    def row(self, bench: Bench) -> Row:
+        mean = self.calls / self.batches
+        calls = int(mean) if mean == int(mean) else round(mean, 2)
+        return Row(
+            self.job.sampler, self.job.nfe or round(mean), calls, bench.seed, bench.n,
+            bench.problem, bench.guidance, self.scores.result(), round(self.seconds, 4),
+        )  # fmt: skip
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` as CUDA or the CPU.
+
+    Raises:
+        ValueError: if torch has no such device here.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used ({reason}); try --device auto") from error
+    return name
+
+
+def compiled(problem: Problem) -> Problem:
+    """The problem with its network compiled.
+
+    Raises:
+        ValueError: if it has no network.
+    """
+    denoiser = problem.denoiser
+    if not isinstance(denoiser, EDMDenoiser):
+        raise ValueError(f"problem {problem.name!r} has no network to compile; leave out --compile")
+    net: Any = torch.compile(denoiser.net)
+    return replace(
+        problem, denoiser=EDMDenoiser(net, denoiser.process, null_class=denoiser.null_class)
+    )
+
+
+def batches(problem: Problem, bench: Bench) -> Iterator[Batch]:
+    """The starts, in pieces of bounded size; exact problems in float64."""
+    dtype = torch.float64 if problem.exact else torch.float32
+    size = max(1, min(4096, BATCH_ELEMENTS // int(torch.Size(problem.shape).numel())))
+    noise = problem.initial_noise(bench.n, bench.seed, dtype)
+    labels = problem.labels(bench.n)
+    for start in range(0, bench.n, size):
+        rows = slice(start, min(start + size, bench.n))
+        # Far from the small integers that seed the starts.
+        seeds = [bench.seed * 2**32 + 2**24 + i for i in range(rows.start, rows.stop)]
+        yield Batch(noise[rows], None if labels is None else labels[rows], seeds)
+
+
+def run_bench(
+    bench: Bench | None = None,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Runs a benchmark and, if ``out`` is given, writes its report there.
+
+    Args:
+        bench: what to run; the default problem and samplers if None.
+        out: folder for ``results.json``, ``results.csv``, ``report.md`` and the pictures, made if
+            needed, and checked before anything is sampled.
+        progress: told how far it is.
+
+    Raises:
+        ValueError: for an unknown name, a sampler that does not fit, or a folder that cannot be
+            written.
+        FileNotFoundError: if bundled weights or a saved plan are missing.
+    """
+    bench = bench or Bench()
+    if out is not None:
+        check_writable(Path(out))
+    problem = load_problem(bench.problem, resolve_device(bench.device))
+    guidance = parse_guidance(bench.guidance)
+    if guidance is not None and not problem.num_classes:
+        raise ValueError(
+            f"problem {problem.name!r} has no classes to guide by; use --guidance none"
+        )
+    jobs = make_jobs(split_specs(bench.samplers), problem.process, sorted(set(bench.nfe)))
+    if bench.peers == "diffusers":
+        jobs += make_peer_jobs(problem.process, sorted(set(bench.nfe)))
+    results = _run(bench, problem, guidance, jobs, progress or (lambda done, total, text: None))
+    if out is not None:
+        from fewstep.eval.report import write_report
+
+        write_report(results, Path(out))
+    return results
+
+
+def _run(
+    bench: Bench, problem: Problem, guidance: CFG | None, jobs: list[Job], progress: Progress
+) -> Results:
+    sampled = compiled(problem) if bench.compile else problem
+    judge = judge_for(problem)
+    tallies, of_reference = [Tally(job) for job in jobs], Scores()
+    shown: Tensor | None = None
+    work = [job.nfe or 50 for job in jobs]
+    done, total, warm = 0, bench.n * (sum(work) + 60), set[int]()
+    for batch in batches(problem, bench):
+        size = len(batch.noise)
+        progress(done, total, "reference")
+        reference = fine_reference(problem, batch.noise, batch.labels, guidance)
+        judged = _judge(judge, reference)
+        of_reference.add(reference, reference, batch.labels, judged)
+        shown = reference[:SHOWN].cpu() if shown is None else shown
+        done += 60 * size
+        if size not in warm:
+            _warm_up(sampled, guidance, batch)
+            warm.add(size)
+        for tally, weight in zip(tallies, work, strict=True):
+            progress(done, total, f"{tally.job.sampler}, {tally.job.nfe or 'own'} calls")
+            x = _timed(tally, sampled, guidance, batch)
+            features = None if judged is None else judged[0]
+            tally.scores.add(x, reference, batch.labels, _judge(judge, x), features)
+            tally.images = x[:SHOWN].cpu() if tally.images is None else tally.images
+            done += weight * size
+    progress(total, total, "done")
+    scores = of_reference.result()
+    scores = {name: value for name, value in scores.items() if "rmse" not in name}
+    results = Results(_environment(bench, problem, scores), [t.row(bench) for t in tallies])
+    if len(problem.shape) == 3:
+        results.reference_images = shown
+        results.images = {
+            (row.sampler, row.nfe): tally.images
+            for row, tally in zip(results.rows, tallies, strict=True)
+            if tally.images is not None
+        }
+    return results
+
+
+def _judge(judge: Judge | None, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    return None if judge is None else judge(x)
+
+
+def _guided(problem: Problem, guidance: CFG | None) -> tuple[Problem, CountingDenoiser]:
+    counter = CountingDenoiser(problem.denoiser)
+    return replace(problem, denoiser=guidance.wrap(counter) if guidance else counter), counter
+
+
+def _timed(tally: Tally, problem: Problem, guidance: CFG | None, batch: Batch) -> Tensor:
+    guided, counter = _guided(problem, guidance)
+    _synchronise(problem.device)
+    started = time.perf_counter()
+    x = tally.job.run(guided, batch)
+    _synchronise(problem.device)
+    tally.seconds += time.perf_counter() - started
+    tally.calls += counter.calls
+    tally.batches += 1
+    return x
+
+
+@torch.no_grad()
+def _warm_up(problem: Problem, guidance: CFG | None, batch: Batch) -> None:
+    guided, _ = _guided(problem, guidance)
+    guided.denoiser(batch.noise, problem.start_level, batch.labels)
+
+
+def _synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def _environment(bench: Bench, problem: Problem, reference: dict[str, float]) -> dict[str, Any]:
+    env: dict[str, Any] = {
+        "fewstep": fewstep.__version__,
+        **{name: version(name) for name in ("torch", "diffusers", "numpy")},
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "device": problem.device,
+        "threads": torch.get_num_threads(),
+        "compile": bench.compile,
+        "fingerprint": problem.fingerprint,
+    }
+    if reference:
+        env["reference"] = reference
+        env["floor"] = {"fd_fashion": fd_floor(bench.n)}
+    return env

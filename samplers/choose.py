@@ -1,0 +1,79 @@
+"""Which grid a scheduler uses; the order of precedence is in :mod:`fewstep.samplers.settings`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fewstep.samplers import settings
+from fewstep.samplers.auto import auto_grid
+from fewstep.samplers.registry import SAMPLERS
+from fewstep.schedules.grids import GRIDS, Grid, grid_from_sigmas, grid_from_times, make_grid
+from fewstep.schedules.peers import diffusers_grid
+from fewstep.schedules.process import Flow, NoiseProcess
+from fewstep.schedules.spacing import grid_rule_from_config, shift_from_config, shift_sigmas
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A grid, the network calls to spend on it, and the rule that chose it."""
+
+    grid: Grid
+    nfe: int
+    reason: str
+
+
+def by_count(
+    sampler: str, process: NoiseProcess, config: Mapping[str, Any], n: int, mu: float | None
+) -> Choice:
+    """The grid of ``set_timesteps(n)``.
+
+    Raises:
+        ValueError: for n < 1, or grid settings that are unknown or contradict each other.
+    """
+    if n < 1:
+        raise ValueError(f"num_inference_steps must be at least 1, got {n}")
+    seen, entry = settings.view(config), SAMPLERS[sampler]
+    name, inherited = config["grid"], config["inherited_from"] is not None
+    if name == "diffusers":
+        steps = entry.intervals(process, n)
+        return Choice(diffusers_grid(process, seen, steps, mu=mu), n, "grid='diffusers'")
+    power, reason, shift = 7.0, f"grid={name!r}", shift_from_config(seen, mu)
+    if name == "auto":
+        rule = grid_rule_from_config(seen, obey_spacing=not inherited, mu=mu)
+        name, power, reason = rule.name, rule.power, rule.reason
+    final = config["final"] or (None if inherited else config["final_sigmas_type"]) or "zero"
+    steps = entry.intervals(process, n, final == "zero")
+    if name == "auto" and final == "zero":
+        grid = auto_grid(sampler, process, steps, n, shift=shift)
+        return Choice(grid, n, f"{grid.name}, the automatic rule of {sampler}")
+    if name == "auto":
+        name, reason = "karras", f"final={final!r}, which the automatic rule does not serve"
+    if name not in GRIDS:
+        raise ValueError(f"unknown grid {name!r}; known: auto, diffusers, {', '.join(GRIDS)}")
+    return Choice(make_grid(process, steps, name, final=final, power=power, shift=shift), n, reason)
+
+
+def by_values(
+    sampler: str,
+    process: NoiseProcess,
+    config: Mapping[str, Any],
+    timesteps: Any,
+    sigmas: Any,
+    mu: float | None,
+) -> Choice:
+    """The grid of ``set_timesteps(timesteps=...)`` or ``sigmas=``; a flow's sigmas are shifted.
+
+    Raises:
+        ValueError: for values outside the process, or that do not fall.
+    """
+    if sigmas is None:
+        grid = grid_from_times(process, [float(value) for value in timesteps])
+    else:
+        values = [float(value) for value in sigmas]
+        if isinstance(process, Flow):
+            values = shift_sigmas(values, shift_from_config(settings.view(config), mu)).tolist()
+        grid = grid_from_sigmas(process, values)
+    calls = grid.nfe
+    if SAMPLERS[sampler].two_stage:
+        calls = max(2 * calls - int(grid.alpha[0] == 0) - int(grid.rho[-1] == 0), 1)
+    return Choice(grid, calls, "timesteps=" if sigmas is None else "sigmas=")
