@@ -71,7 +71,7 @@ def bench(
     Example: `fewstep bench --problem mix8 --peers diffusers --samplers "unipc;deis:order=2"`
     """
     from fewstep.eval.commands import run_and_report
-    from fewstep.eval.runner import Bench
+    from fewstep.eval.setup import Bench
     from fewstep.samplers import DEFAULT_SPECS
 
     setup = Bench(
@@ -175,17 +175,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, TypeError, OSError) as error:
         if os.environ.get("FEWSTEP_DEBUG"):
             raise
-        named = isinstance(error, OSError) and error.strerror
-        _fail(f"{error.strerror}: {error.filename}" if named else str(error))  # type: ignore[union-attr]
+        reason = error.strerror if isinstance(error, OSError) else None
+        _fail(f"{reason}: {getattr(error, 'filename', '')}" if reason else str(error))
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; nothing was written", file=sys.stderr)
-        raise SystemExit(130) from None
+        status = 130
     except Exception as error:
         # typer's own usage errors: of click's class, or of a copy of click in recent versions.
         describe = getattr(error, "format_message", None)
         if describe is None:
             raise
         _fail(f"{describe()} See fewstep --help.")
+    if status == 130:
+        print("interrupted; nothing was written", file=sys.stderr)
     raise SystemExit(status if isinstance(status, int) else 0)
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,14 +19,15 @@ from fewstep.eval.cache import cache_folder
 from fewstep.eval.problems import PROBLEMS, load_problem
 from fewstep.eval.report import best_of_grids, subject
 from fewstep.eval.results import METRICS, PEER_PREFIX, Results, check_writable
-from fewstep.eval.runner import Bench, resolve_device, run_bench
+from fewstep.eval.runner import run_bench
+from fewstep.eval.setup import Bench, resolve_device
 from fewstep.guidance import parse_guidance
 from fewstep.models import bundled, data
 from fewstep.samplers import DEFAULT_SPECS, SAMPLERS, build_plan
 from fewstep.samplers import sample as draw_samples
 from fewstep.schedules import GRIDS, VE, Flow, NoiseProcess, discrete_vp
 
-PROCESSES = {
+PROCESSES: dict[str, Callable[[], NoiseProcess]] = {
     "vp-linear": lambda: discrete_vp("linear"),
     "vp-scaled": lambda: discrete_vp("scaled_linear", beta_start=0.00085, beta_end=0.012),
     "vp-cosine": lambda: discrete_vp("squaredcos_cap_v2"),
@@ -63,12 +65,12 @@ def score_table(results: Results, metric: str) -> Table:
     # Tables are as narrow as their columns, and would wrap the title.
     Console().print(f"\n{title}: {subject(results)}", markup=False, highlight=False)
     table = Table(box=SIMPLE_HEAD)
-    table.add_column("sampler")
+    table.add_column("sampler", no_wrap=True)
     for n in calls:
         table.add_column(f"{n} calls", justify="right")
     rows = {k: v for k, v in results.metric(metric).items() if not k.startswith(PEER_PREFIX)}
-    for name, found in best_of_grids(results, metric).items():
-        rows[f"{name} (best grid)"] = {n: value for n, (value, _) in found.items()}
+    for name, best in best_of_grids(results, metric).items():
+        rows[f"{name}, best grid"] = {n: value for n, (value, _) in best.items()}
     for extra in ("reference", "floor"):
         value = results.env.get(extra, {}).get(metric)
         if value is not None:
@@ -182,12 +184,14 @@ def show_lists() -> None:
         star = "*" if name in DEFAULT_SPECS else ""
         table.add_row(name + star, entry.summary, escape(options), entry.scheduler, entry.paper)
     console.print(table)
-    plain = {"markup": False, "highlight": False}
-    console.print("* run by default; a spec is NAME or NAME:OPTION=VALUE,...", **plain)
-    console.print(f"grids (grid=): auto, {', '.join(GRIDS)}", **plain)
-    console.print("options of grids: final=zero|sigma_min, power= (karras), shift= (flow)", **plain)
-    console.print(f"problems: {', '.join(PROBLEMS)}", **plain)
-    console.print(f"processes: {', '.join(PROCESSES)}", **plain)
+    for line in (
+        "* run by default; a spec is NAME or NAME:OPTION=VALUE,...",
+        f"grids (grid=): auto, {', '.join(GRIDS)}",
+        "options of grids: final=zero|sigma_min, power= (karras), shift= (flow)",
+        f"problems: {', '.join(PROBLEMS)}",
+        f"processes: {', '.join(PROCESSES)}",
+    ):
+        console.print(line, markup=False, highlight=False)
 
 
 def show_health() -> bool:

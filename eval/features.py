@@ -1,5 +1,6 @@
 """The bundled classifier as a judge: its features, their statistics on real images, its answers."""
 
+import math
 from functools import lru_cache
 from importlib.resources import files
 from io import BytesIO
@@ -123,7 +124,7 @@ class Scores:
             self._accuracy.add(logits, labels)
 
     def result(self) -> dict[str, float]:
-        """The metrics by name; those that do not apply are left out."""
+        """The metrics by name; those that do not apply, or are not finite, are left out."""
         found = {
             "rmse": self._rmse.result(),
             "feature_rmse": self._feature_rmse.result(),
@@ -131,4 +132,4 @@ class Scores:
         }
         if self._features.n >= 2:
             found["fd_fashion"] = frechet_distance(self._features.result(), real_features()[0])
-        return {name: value for name, value in found.items() if value == value}
+        return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -39,7 +39,6 @@ def draw_curves(
     """
     figure = Figure(figsize=(8.6, 4.6), dpi=130, layout="constrained")
     axes = figure.subplots()
-    ticks = sorted({n for points in series.values() for n in points})
     for i, (name, points) in enumerate(series.items()):
         axes.plot(
             *_columns(points), label=name, color=COLOURS[i % len(COLOURS)],
@@ -48,20 +47,11 @@ def draw_curves(
             linestyle=("-", "--", ":")[i // len(COLOURS) % 3],
         )  # fmt: skip
     if background:
-        for points in background.values():
-            axes.plot(*_columns(points), color="0.8", linewidth=0.8, zorder=0)
-        best = envelope(background)
-        axes.plot(
-            *_columns(best), color="0.35", linestyle="--", linewidth=1.8, zorder=1,
-            label="best of diffusers,\nany class and grid",
-        )  # fmt: skip
+        _draw_background(axes, background)
     for (name, value), style in zip((levels or {}).items(), ("-.", ":"), strict=False):
         axes.axhline(value, color="0.45", linewidth=1.2, linestyle=style, label=name, zorder=0)
     axes.set(xscale="log", yscale="log", xlabel="network calls (NFE)", ylabel=label)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_locator(NullLocator())
-    _label_minor_decades(axes)
+    _label_ticks(axes, sorted({n for points in series.values() for n in points}))
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(True, which="major", color="0.9", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -80,8 +70,20 @@ def _columns(points: Mapping[int, float]) -> tuple[list[int], list[float]]:
     return [n for n, _ in ordered], [value for _, value in ordered]
 
 
-def _label_minor_decades(axes: Axes) -> None:
-    """Numbers between powers of ten where the range is short, none where they would crowd."""
+def _draw_background(axes: Axes, series: Series) -> None:
+    for points in series.values():
+        axes.plot(*_columns(points), color="0.8", linewidth=0.8, zorder=0)
+    axes.plot(
+        *_columns(envelope(series)), color="0.35", linestyle="--", linewidth=1.8, zorder=1,
+        label="best of diffusers,\nany class and grid",
+    )  # fmt: skip
+
+
+def _label_ticks(axes: Axes, calls: Sequence[int]) -> None:
+    """Every number of calls on x; numbers between powers of ten on y where they do not crowd."""
+    axes.xaxis.set_major_locator(FixedLocator(calls))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     y = axes.yaxis
     low, high = axes.get_ylim()
     if high / low < 30:
@@ -114,15 +116,14 @@ def draw_images(
         columns: a label for each column.
         scale: whole factor on the pixels.
     """
-    tiles = torch.stack(list(rows.values()))[:, :, 0]
+    tiles = (torch.stack(list(rows.values()))[:, :, 0].float().clamp(-1, 1) + 1) / 2
     count, across, height, width = tiles.shape
-    gap = 2
+    gap = 2  # white pixels between images
     canvas = torch.ones(count * (height + gap) - gap, across * (width + gap) - gap)
     for r in range(count):
         for c in range(across):
             top, left = r * (height + gap), c * (width + gap)
-            tile = tiles[r, c].float().clamp(-1, 1)
-            canvas[top : top + height, left : left + width] = (tile + 1) / 2
+            canvas[top : top + height, left : left + width] = tiles[r, c]
     inches = np.array([canvas.shape[1], canvas.shape[0]]) * scale / 100
     figure = Figure(
         figsize=(float(inches[0]) + 2.6, float(inches[1]) + 1.2), dpi=130, layout="constrained"
@@ -131,9 +132,8 @@ def draw_images(
     axes.imshow(canvas.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_yticks([r * (height + gap) + height / 2 for r in range(count)], list(rows))
     axes.set_xticks([c * (width + gap) + width / 2 for c in range(across)][: len(columns)], columns)
-    axes.tick_params(
-        length=0, labelsize=9, top=True, labeltop=True, bottom=False, labelbottom=False
-    )
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0, labelsize=9)
     for tick in axes.get_xticklabels():
         tick.set(rotation=30, ha="left", rotation_mode="anchor")
     axes.spines[:].set_visible(False)

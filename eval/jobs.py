@@ -103,9 +103,10 @@ def make_peer_jobs(process: NoiseProcess, nfe: Sequence[int]) -> list[Job]:
     from fewstep.eval.peers import Peer, peers_for
 
     def job(peer: Peer, n: int) -> Job:
-        return Job(
-            str(peer), n, lambda problem, batch: peer.sample(problem, n, *_unit(problem, batch))
-        )
+        def run(problem: Problem, batch: Batch) -> Tensor:
+            return peer.sample(problem, n, *_unit(problem, batch))
+
+        return Job(str(peer), n, run)
 
     jobs = []
     for peer in peers_for(process):

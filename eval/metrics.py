@@ -34,8 +34,8 @@ class GaussianStatistics:
 
     def save(self, path: Path, **extra: Any) -> None:
         """An npz with ``mu``, ``sigma`` and ``n`` (the common key names), and ``extra`` arrays."""
-        columns = {"mu": self.mean.numpy(), "sigma": self.covariance.numpy()}
-        np.savez_compressed(path, n=np.int64(self.n), **columns, **extra)
+        mu, sigma = self.mean.numpy(), self.covariance.numpy()
+        np.savez_compressed(path, mu=mu, sigma=sigma, n=np.int64(self.n), **extra)
 
     @classmethod
     def load(cls, file: str | Path | BinaryIO) -> "GaussianStatistics":
@@ -89,7 +89,7 @@ def statistics(features: Tensor) -> GaussianStatistics:
 
 
 def frechet_distance(first: GaussianStatistics, second: GaussianStatistics) -> float:
-    """Squared Frechet distance between two Gaussians, >= 0.
+    """Squared Frechet distance between two Gaussians, >= 0; nan if one is not finite.
 
     The trace of (C_1^1/2 C_2 C_1^1/2)^1/2 is the sum of the singular values of C_1^1/2 C_2^1/2,
     which, unlike the eigenvalues of the product, are not the squares of what is summed: small ones
@@ -100,6 +100,8 @@ def frechet_distance(first: GaussianStatistics, second: GaussianStatistics) -> f
             f"features of sizes {tuple(first.mean.shape)} and {tuple(second.mean.shape)} cannot be "
             "compared; use statistics of the same extractor"
         )
+    if not all(bool(s.covariance.isfinite().all()) for s in (first, second)):
+        return float("nan")
     roots = [_square_root(s.covariance) for s in (first, second)]
     cross = torch.linalg.svdvals(roots[0] @ roots[1]).sum()
     traces = first.covariance.trace() + second.covariance.trace()
@@ -109,7 +111,8 @@ def frechet_distance(first: GaussianStatistics, second: GaussianStatistics) -> f
 
 def _square_root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance.double())
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return root
 
 
 class RunningRmse:

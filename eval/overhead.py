@@ -49,19 +49,18 @@ class Pair:
         return self.ours + "".join(f" {value}" for value in self.options.values())
 
 
+_DPM, _UNIPC, _DEIS = (
+    "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler",
+)  # fmt: skip
 PAIRS = (
     Pair("DDIM", "DDIMScheduler", {}, {"clip_sample": False}),
     Pair("Euler", "EulerDiscreteScheduler"),
     Pair("Euler", "FlowMatchEulerDiscreteScheduler", {}, {"shift": 3.0}),
-    Pair("DPMSolverPP", "DPMSolverMultistepScheduler", {"order": 2}, {"solver_order": 2}),
-    Pair("DPMSolverPP", "DPMSolverMultistepScheduler", {"order": 3}, {"solver_order": 3}),
-    Pair("UniPC", "UniPCMultistepScheduler", {"order": 2}, {"solver_order": 2}),
-    Pair("UniPC", "UniPCMultistepScheduler", {"order": 3}, {"solver_order": 3}),
-    Pair(
-        "DEIS", "DEISMultistepScheduler", {"order": 2, "variable": "log_rho"}, {"solver_order": 2}
-    ),
-    Pair(
-        "DEIS", "DEISMultistepScheduler", {"order": 3, "variable": "log_rho"}, {"solver_order": 3}
+    *(Pair("DPMSolverPP", _DPM, {"order": k}, {"solver_order": k}) for k in (2, 3)),
+    *(Pair("UniPC", _UNIPC, {"order": k}, {"solver_order": k}) for k in (2, 3)),
+    *(
+        Pair("DEIS", _DEIS, {"order": k, "variable": "log_rho"}, {"solver_order": k})
+        for k in (2, 3)
     ),
     Pair("IPNDM", "IPNDMScheduler", {"order": 4}, adopt=False),
     Pair("IPNDM", "PNDMScheduler", {"order": 4}, {"skip_prk_steps": True}),

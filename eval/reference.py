@@ -14,7 +14,7 @@ from fewstep.samplers import build_plan, sample
 from fewstep.types import Denoiser, Level
 
 # On the bundled network its root mean square distance to torchdiffeq's dopri8 at tolerance 1e-5,
-# which takes 290 calls, is 1e-4: below a hundredth of what any sampler scores at 20 calls.
+# which takes 290 calls, is 1e-4; the best samplers score 5e-3 at 20 calls.
 NETWORK_SPEC, NETWORK_CALLS = "unipc:order=3,grid=logsnr", 60
 
 

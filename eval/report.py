@@ -10,7 +10,7 @@ from fewstep.models.data import CLASS_NAMES
 PLOTTED = ("rmse", "feature_rmse", "fd_fashion")
 EXPLAINED = {
     "rmse": "Root mean square difference, over samples and elements, to the fine solution from the "
-    "same starting noise.",
+    "same starting noise. It does not judge samplers that add noise, which leave that solution.",
     "feature_rmse": "The same difference in the 64 features of the bundled classifier.",
     "fd_fashion": "Frechet distance, in the bundled classifier's features, to the Fashion-MNIST "
     "training images. It is not an FID, and grows as n falls: compare equal n only.",

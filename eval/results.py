@@ -66,7 +66,7 @@ class Results:
 
     def to_json(self) -> str:
         table = {"schema": SCHEMA, "env": self.env, "rows": [vars(row) for row in self.rows]}
-        return json.dumps(table, indent=1)
+        return json.dumps(table, indent=1, allow_nan=False)
 
     def to_csv(self) -> str:
         """A column for each metric that any row has."""

@@ -4,71 +4,25 @@ Batches are the outer loop, so that each one's noise and reference are made once
 grow with n; every sampler sees exactly the same states.
 """
 
-import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-import fewstep
-from fewstep.eval.features import Judge, Scores, fd_floor, judge_for
+from fewstep.eval.features import Judge, Scores, judge_for
 from fewstep.eval.jobs import Batch, Job, make_jobs, make_peer_jobs, split_specs
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.eval.reference import CountingDenoiser, fine_reference
 from fewstep.eval.results import Results, Row, check_writable
+from fewstep.eval.setup import Bench, compiled, environment, resolve_device
 from fewstep.guidance import CFG, parse_guidance
-from fewstep.models.adapters import EDMDenoiser
-from fewstep.samplers import DEFAULT_SPECS
 
 BATCH_ELEMENTS = 128 * 784
 SHOWN = 12  # samples kept for the picture
 Progress = Callable[[int, int, str], None]  # (work done, work in total, what runs now)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What to run.
-
-    Args:
-        problem: a name in ``fewstep.eval.problems.PROBLEMS``.
-        samplers: specs, paths of saved plans, ``dopri5``, or ``all``.
-        nfe: network calls, each >= 1.
-        n: samples, >= 2.
-        seed: of the starting noise.
-        guidance: ``none`` or ``cfg:SCALE``.
-        peers: ``none`` or ``diffusers``.
-        device: a torch device, or ``auto``: CUDA where there is one.
-        compile: whether the network goes through ``torch.compile``.
-
-    Raises:
-        ValueError: for a value outside these.
-    """
-
-    problem: str = "fashion"
-    samplers: Sequence[str] = DEFAULT_SPECS
-    nfe: Sequence[int] = (5, 8, 10, 20)
-    n: int = 512
-    seed: int = 0
-    guidance: str = "none"
-    peers: str = "none"
-    device: str = "auto"
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.nfe or min(self.nfe) < 1:
-            raise ValueError(f"nfe must be at least 1, got {list(self.nfe)}")
-        if self.n < 2:
-            raise ValueError(f"n must be at least 2 samples, got {self.n}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
-        if self.peers not in ("none", "diffusers"):
-            raise ValueError(f"peers must be none or diffusers, got {self.peers!r}")
-        parse_guidance(self.guidance)
 
 
 @dataclass
@@ -89,37 +43,6 @@ class Tally:
             self.job.sampler, self.job.nfe or round(mean), calls, bench.seed, bench.n,
             bench.problem, bench.guidance, self.scores.result(), round(self.seconds, 4),
         )  # fmt: skip
-
-
-def resolve_device(name: str) -> str:
-    """``auto`` as CUDA or the CPU.
-
-    Raises:
-        ValueError: if torch has no such device here.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used ({reason}); try --device auto") from error
-    return name
-
-
-def compiled(problem: Problem) -> Problem:
-    """The problem with its network compiled.
-
-    Raises:
-        ValueError: if it has no network.
-    """
-    denoiser = problem.denoiser
-    if not isinstance(denoiser, EDMDenoiser):
-        raise ValueError(f"problem {problem.name!r} has no network to compile; leave out --compile")
-    net: Any = torch.compile(denoiser.net)
-    return replace(
-        problem, denoiser=EDMDenoiser(net, denoiser.process, null_class=denoiser.null_class)
-    )
 
 
 def batches(problem: Problem, bench: Bench) -> Iterator[Batch]:
@@ -203,7 +126,7 @@ def _run(
     progress(total, total, "done")
     scores = of_reference.result()
     scores = {name: value for name, value in scores.items() if "rmse" not in name}
-    results = Results(_environment(bench, problem, scores), [t.row(bench) for t in tallies])
+    results = Results(environment(bench, problem, scores), [t.row(bench) for t in tallies])
     if len(problem.shape) == 3:
         results.reference_images = shown
         results.images = {
@@ -244,20 +167,3 @@ def _warm_up(problem: Problem, guidance: CFG | None, batch: Batch) -> None:
 def _synchronise(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-
-
-def _environment(bench: Bench, problem: Problem, reference: dict[str, float]) -> dict[str, Any]:
-    env: dict[str, Any] = {
-        "fewstep": fewstep.__version__,
-        **{name: version(name) for name in ("torch", "diffusers", "numpy")},
-        "python": platform.python_version(),
-        "platform": platform.platform(terse=True),
-        "device": problem.device,
-        "threads": torch.get_num_threads(),
-        "compile": bench.compile,
-        "fingerprint": problem.fingerprint,
-    }
-    if reference:
-        env["reference"] = reference
-        env["floor"] = {"fd_fashion": fd_floor(bench.n)}
-    return env

@@ -2,30 +2,30 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
-from diffusers.utils import BaseOutput
+from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
-from fewstep.samplers import settings
-from fewstep.samplers.auto import auto_grid
+from fewstep.samplers import foreign, settings
+from fewstep.samplers.choose import by_count, by_values
 from fewstep.samplers.convert import Prediction
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.index import Position, draw_noise
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.registry import SAMPLERS
-from fewstep.samplers.threshold import dynamic_threshold
-from fewstep.schedules.grids import GRIDS, Grid, grid_from_sigmas, grid_from_times, make_grid
-from fewstep.schedules.process import VE, DiscreteVP, Flow, NoiseProcess
-from fewstep.schedules.peers import diffusers_grid
-from fewstep.schedules.spacing import grid_rule_from_config, shift_from_config
+from fewstep.samplers.tail import tail
+from fewstep.samplers.threshold import DynamicThreshold
+from fewstep.samplers.training import noisy, training_tables
+from fewstep.schedules.grids import Grid
+from fewstep.schedules.process import VE, Flow, NoiseProcess
 
 
-class StepOutput(BaseOutput):  # type: ignore[misc]
+class StepOutput(BaseOutput):
     """What ``step`` returns.
 
     Attributes:
@@ -44,50 +44,53 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     moment, ``timesteps`` holds one float per call, ``order`` is 1, and any entry is a legal start.
     """
 
-    _compatibles: ClassVar[list[str]] = [entry.name for entry in KarrasDiffusionSchedulers]
+    _compatibles = [entry.name for entry in KarrasDiffusionSchedulers]  # noqa: RUF012
     order = 1
     sampler: ClassVar[str]
 
     @classmethod
-    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """As in diffusers; a config of another class is adopted (see ``settings``)."""
+    def from_config(
+        cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Any:
+        """As in diffusers; a config of another class is adopted (see ``foreign``)."""
         if not isinstance(config, Mapping):
             return super().from_config(config, return_unused_kwargs, **kwargs)
-        if settings.is_foreign(config):
-            config = settings.adopt(config, kwargs)
-        # Keys of other classes ride along for the way back, without diffusers' warning about them.
-        known = inspect.signature(cls.__init__).parameters
-        own = {key: v for key, v in config.items() if key in known or key.startswith("_")}
-        scheduler, unused = super().from_config(own, True, **kwargs)
-        scheduler.register_to_config(
-            **{key: value for key, value in config.items() if key not in own}
-        )
+        kwargs = foreign.spelled_out(kwargs)
+        arguments = inspect.signature(cls.__init__).parameters
+        own, carried = foreign.split(config, {key: p.default for key, p in arguments.items()})
+        made: Any = super().from_config(own, True, **kwargs)
+        scheduler, unused = made
+        defaults = {*carried.get("_use_default_values", ())} & carried.keys()
+        defaults |= {*scheduler.config.get("_use_default_values", ())}
+        scheduler.register_to_config(**{**carried, "_use_default_values": sorted(defaults)})
         if return_unused_kwargs:
             return scheduler, unused
-        if mistyped := kwargs.keys() - known.keys() - settings.LOADING_KWARGS:
+        if mistyped := kwargs.keys() - arguments.keys() - settings.LOADING_KWARGS:
             raise TypeError(f"{cls.__name__} has no argument {min(mistyped)!r}")
         return scheduler
 
     def _setup(self) -> None:
+        config, process = settings.live(self.config), self.process
+        Prediction(config["prediction_type"])
         self.num_inference_steps: int | None = None
         self.plan: Plan | None = None
+        self.grid_reason = "set_timesteps() has not been called"
         self._executor: Executor | None = None
+        self._sigma_data: float | None = None
         self._position = Position(())
-        process = self.process
-        Prediction(self.config.prediction_type)
-        if isinstance(process, DiscreteVP):
-            self.alphas_cumprod = torch.tensor(process.alphas_cumprod, dtype=torch.float32)
-            self.alphas = torch.cat([self.alphas_cumprod[:1], self.alphas_cumprod[1:] / self.alphas_cumprod[:-1]])
-            self.betas = 1 - self.alphas
-        times = process.time(process.rho_max)
-        count = int(self.config.num_train_timesteps)
-        self.timesteps = torch.linspace(float(times), 0, count, dtype=torch.float32)
+        vars(self).update(training_tables(process))
+        first = float(process.time(process.rho_max))
+        count = int(config["num_train_timesteps"])
+        self.timesteps = torch.linspace(first, 0, count, dtype=torch.float32)
         self.sigmas = torch.zeros(0)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string()}grid: {self.grid_reason}"
 
     @property
     def process(self) -> NoiseProcess:
         """The noise process of the config as it is now."""
-        return settings.process_of(self.config)
+        return settings.process_of(settings.live(self.config))
 
     @property
     def init_noise_sigma(self) -> float:
@@ -110,7 +113,7 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._position.begin = begin_index
 
     def __len__(self) -> int:
-        return int(self.config.num_train_timesteps)
+        return int(settings.live(self.config)["num_train_timesteps"])
 
     def set_timesteps(
         self,
@@ -133,27 +136,31 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         Raises:
             ValueError: if not exactly one of the three is given, or for levels that do not fall.
         """
-        given = [num_inference_steps, timesteps, sigmas]
-        if timesteps is not None or sigmas is not None:
-            given = given[1:]
-        if sum(value is not None for value in given) != 1:
+        count = None if (timesteps is not None or sigmas is not None) else num_inference_steps
+        if sum(value is not None for value in (count, timesteps, sigmas)) != 1:
             raise ValueError("pass one of num_inference_steps, timesteps= and sigmas=")
-        grid, nfe, self.grid_reason = self._choose(num_inference_steps, timesteps, sigmas, mu)
-        entry = SAMPLERS[self.sampler]
-        options = {name: self.config[name] for name in entry.options()}
-        self._adopt(entry.plan(grid, nfe, options), device)
+        process, config = self.process, settings.live(self.config)
+        if count is None:
+            choice = by_values(self.sampler, process, config, timesteps, sigmas, mu)
+        else:
+            choice = by_count(self.sampler, process, config, count, mu)
+        self.grid, self.grid_reason = choice.grid, choice.reason
+        self._adopt(self._build(choice.grid, choice.nfe), process, device)
 
-    def _adopt(self, plan: Plan, device: torch.device | str | None) -> None:
-        config, rows = self.config, plan.evaluations
-        prediction = Prediction(config.prediction_type, settings.sigma_data_of(config))
-        threshold = None
-        if config.thresholding:
-            threshold = dynamic_threshold(config.dynamic_thresholding_ratio, config.sample_max_value)
-        self._executor = Executor(plan, prediction, threshold=threshold)
-        self.plan = plan
-        self.num_inference_steps = plan.nfe
-        self.timesteps = torch.tensor([row.time for row in rows], dtype=torch.float32, device=device)
-        native = isinstance(self.process, Flow)
+    def _build(self, grid: Grid, nfe: int) -> Plan:
+        entry, config = SAMPLERS[self.sampler], settings.live(self.config)
+        return entry.plan(grid, nfe, {name: config[name] for name in entry.options()})
+
+    def _adopt(self, plan: Plan, process: NoiseProcess, device: torch.device | str | None) -> None:
+        rows = plan.evaluations
+        self._sigma_data = settings.sigma_data_of(settings.live(self.config))
+        self._executor, self._offset = self._run(plan), 0
+        vars(self).update(training_tables(process))
+        self.plan, self.num_inference_steps = plan, plan.nfe
+        self.timesteps = torch.tensor(
+            [row.time for row in rows], dtype=torch.float32, device=device
+        )
+        native = isinstance(process, Flow)
         marks = [(row.alpha, row.sigma) for row in rows] + [plan.end]
         self.sigmas = torch.tensor(
             [sigma if native else sigma / alpha if alpha else np.inf for alpha, sigma in marks],
@@ -161,57 +168,28 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         )
         self._position = Position(self.timesteps)
 
-    def _choose(
-        self, n: int | None, timesteps: Any, sigmas: Any, mu: float | None
-    ) -> tuple[Grid, int, str]:
-        """The grid, the number of calls, and the rule that chose the grid."""
-        process, seen = self.process, settings.view(self.config)
-        if timesteps is not None or sigmas is not None:
-            return self._explicit(process, timesteps, sigmas, mu)
-        if n is None or n < 1:
-            raise ValueError(f"num_inference_steps must be at least 1, got {n}")
-        wanted, origin = self.config.grid, self.config.inherited_from
-        entry = SAMPLERS[self.sampler]
-        if wanted == "diffusers":
-            steps = entry.intervals(process, n)
-            return diffusers_grid(process, seen, steps, mu=mu), n, "grid='diffusers'"
-        choice = grid_rule_from_config(seen, obey_spacing=origin is None, mu=mu)
-        final = choice.final if choice.name != "auto" else self.config.final_sigmas_type or "zero"
-        final = "zero" if origin is not None else final
-        steps = entry.intervals(process, n, final == "zero")
-        name, reason = (choice.name, choice.reason) if wanted == "auto" else (wanted, "grid=")
-        if name == "auto":
-            grid = auto_grid(self.sampler, process, steps, final=final, shift=choice.shift)
-            return grid, n, f"{grid.name}, the automatic rule of {self.sampler}"
-        if name not in GRIDS:
-            raise ValueError(f"unknown grid {name!r}; known: auto, diffusers, {', '.join(GRIDS)}")
-        grid = make_grid(process, steps, name, final=final, power=choice.power, shift=choice.shift)
-        return grid, n, reason
+    def _run(self, plan: Plan) -> Executor:
+        config = settings.live(self.config)
+        prediction = Prediction(config["prediction_type"], self._sigma_data)
+        threshold = None
+        if config["thresholding"]:
+            ratio, cap = config["dynamic_thresholding_ratio"], config["sample_max_value"]
+            threshold = DynamicThreshold(ratio, cap)
+        return Executor(plan, prediction, threshold=threshold)
 
-    def _explicit(
-        self, process: NoiseProcess, timesteps: Any, sigmas: Any, mu: float | None
-    ) -> tuple[Grid, int, str]:
-        values = [float(value) for value in (timesteps if sigmas is None else sigmas)]
-        if sigmas is None:
-            grid = grid_from_times(process, values)
-        else:
-            if isinstance(process, Flow):
-                shift = shift_from_config(settings.view(self.config), mu)
-                values = [shift * s / (1 + (shift - 1) * s) for s in values]
-            grid = grid_from_sigmas(process, values)
-        calls = grid.nfe
-        if SAMPLERS[self.sampler].two_stage:
-            calls = 2 * calls - int(grid.alpha[0] == 0) - int(grid.rho[-1] == 0)
-            calls = max(calls, 1)
-        return grid, calls, "timesteps=" if sigmas is None else "sigmas="
+    def _begin(self, index: int) -> None:
+        """Starts a trajectory at an entry, where multistep methods have no history yet."""
+        assert self.plan is not None
+        plan = tail(self.plan, index, lambda grid: self._build(grid, grid.nfe), self.grid)
+        self._executor, self._offset = self._run(plan), index
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """The network's input: the sample, or EDM's c_in x = x / sqrt(sigma^2 + sigma_data^2)."""
-        scale = settings.sigma_data_of(self.config)
+        scale = self._sigma_data
         if scale is None or self.plan is None:
             return sample
         sigma = self.plan.evaluations[self._position.peek(timestep)].sigma
-        return sample / (sigma**2 + scale**2) ** 0.5
+        return torch.mul(sample, 1 / (sigma**2 + scale**2) ** 0.5)
 
     def step(
         self,
@@ -239,27 +217,25 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if self._executor is None:
             raise ValueError("call set_timesteps(n) before step()")
         index = self._position.take(timestep)
-        if self._position.fresh:
-            self._executor.reset()
+        if self._position.fresh and index:
+            self._begin(index)
+        index -= self._offset
 
         def draw(like: Tensor) -> Tensor:
             if variance_noise is not None:
                 return variance_noise.to(device=like.device, dtype=like.dtype)
             return draw_noise(like, generator)
 
-        data = (
-            self._executor.data_prediction(index, model_output, sample) if return_dict else None
-        )
+        data = self._executor.data_prediction(index, model_output, sample) if return_dict else None
         previous = self._executor.step(index, model_output, sample, draw)
         self._position.advance()
-        return StepOutput(prev_sample=previous, pred_original_sample=data) if return_dict else (previous,)
+        if not return_dict:
+            return (previous,)
+        return StepOutput(prev_sample=previous, pred_original_sample=data)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """alpha_t x0 + sigma_t noise in training time: (n,) integer or float network times."""
-        alpha, sigma = self._levels(torch.as_tensor(timesteps, device=original_samples.device))
-        shape = (-1,) + (1,) * (original_samples.ndim - 1)
-        alpha, sigma = (c.to(original_samples.dtype).view(shape) for c in (alpha, sigma))
-        return alpha * original_samples + sigma * noise
+        return noisy(self.process, original_samples, noise, torch.as_tensor(timesteps))
 
     def scale_noise(
         self, sample: Tensor, timestep: Tensor | float, noise: Tensor | None = None
@@ -267,28 +243,8 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """``add_noise`` under the name and argument order of diffusers' flow schedulers."""
         if noise is None:
             raise ValueError("scale_noise needs noise=")
-        return self.add_noise(sample, noise, torch.as_tensor(timestep, device=sample.device))
-
-    def _levels(self, times: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma) at network times, without reading them from the device."""
-        process, times = self.process, times.reshape(-1).to(torch.float32)
-        if isinstance(process, Flow):
-            sigma = times / process.num_train_timesteps
-            return 1 - sigma, sigma
-        table = np.arange(int(self.config.num_train_timesteps), dtype=np.float64)
-        if not isinstance(process, DiscreteVP):
-            table = np.linspace(*np.sort(process.time([process.rho_min, process.rho_max])), 4096)
-            if isinstance(process, VE):
-                sigma = times if process.time_is == "sigma" else (4 * times).exp()
-                return torch.ones_like(sigma), sigma
-        pair = process.alpha_sigma(table)
-        place = (times - float(table[0])) / float(table[1] - table[0])
-        low = place.floor().clamp(0, len(table) - 2).long()
-        part = (place - low).clamp(0, 1)
-        columns = [torch.tensor(c, dtype=torch.float32, device=times.device) for c in pair]
-        alpha, sigma = (torch.lerp(c[low], c[low + 1], part) for c in columns)
-        return alpha, sigma
+        return self.add_noise(sample, noise, torch.as_tensor(timestep))
 
     def clone(self) -> Self:
         """An independent scheduler with the same config (one per thread or trajectory)."""
-        return type(self).from_config(self.config)
+        return cast(Self, type(self).from_config(self.config))

@@ -13,13 +13,14 @@ from fewstep.schedules.grids import Grid, grid_from_rho
 from fewstep.schedules.process import NoiseProcess
 from fewstep.schedules.rules import softlog_levels
 
+FEW = 13.3
 # Family -> (low, high).
 BANDS: dict[str, tuple[float, float]] = {
     "ddim": (0.2, 8.0),
     "euler": (0.2, 8.0),
-    "dpmpp": (0.1, 16.0),
+    "dpmpp": (0.1, 40.0),
     "unipc": (0.1, 16.0),
-    "deis": (0.1, 40.0),
+    "deis": (0.1, 16.0),
     "ipndm": (0.1, 16.0),
     "heun": (0.1, 100.0),
     "edm": (0.1, 100.0),
@@ -39,6 +40,8 @@ def auto_grid(
         shift: of a flow; scales the ratios.
     """
     low, high = BANDS[sampler]
+    # With many steps even the linear part near zero is resolved; let it shrink.
+    low *= min(1.0, FEW / steps)
     end = process.rho_min if final == "sigma_min" else 0.0
     rho = shift * softlog_levels(process, steps, low, high, end)
     rho[0], rho[-1] = process.rho_max, shift * end

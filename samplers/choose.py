@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from fewstep.samplers import settings
 from fewstep.samplers.auto import auto_grid
 from fewstep.samplers.registry import SAMPLERS
-from fewstep.schedules.grids import GRIDS, Grid, grid_from_sigmas, grid_from_times, make_grid
+from fewstep.schedules.grids import GRIDS, Final, Grid, grid_from_sigmas, grid_from_times, make_grid
 from fewstep.schedules.peers import diffusers_grid
 from fewstep.schedules.process import Flow, NoiseProcess
 from fewstep.schedules.spacing import grid_rule_from_config, shift_from_config, shift_sigmas
@@ -41,13 +41,12 @@ def by_count(
     if name == "auto":
         rule = grid_rule_from_config(seen, obey_spacing=not inherited, mu=mu)
         name, power, reason = rule.name, rule.power, rule.reason
-    final = config["final"] or (None if inherited else config["final_sigmas_type"]) or "zero"
+    ending = config["final"] or (None if inherited else config["final_sigmas_type"]) or "zero"
+    final = cast(Final, ending)  # make_grid checks it
     steps = entry.intervals(process, n, final == "zero")
-    if name == "auto" and final == "zero":
-        grid = auto_grid(sampler, process, steps, n, shift=shift)
-        return Choice(grid, n, f"{grid.name}, the automatic rule of {sampler}")
     if name == "auto":
-        name, reason = "karras", f"final={final!r}, which the automatic rule does not serve"
+        grid = auto_grid(sampler, process, steps, final=final, shift=shift)
+        return Choice(grid, n, f"{grid.name}, the automatic rule of {sampler}")
     if name not in GRIDS:
         raise ValueError(f"unknown grid {name!r}; known: auto, diffusers, {', '.join(GRIDS)}")
     return Choice(make_grid(process, steps, name, final=final, power=power, shift=shift), n, reason)

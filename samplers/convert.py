@@ -10,9 +10,9 @@ flow_prediction         x - sigma o                 x + alpha o
 edm                     c_skip x + c_out o          (x - alpha m) / sigma
 ======================= =========================== =======================
 
-The v row needs alpha^2 + sigma^2 = 1 (arXiv:2202.00512, appendix D), the flow row alpha + sigma = 1.
-EDM's raw network output takes c_skip = s^2 / (sigma^2 + s^2) and c_out = sigma s / sqrt(sigma^2 +
-s^2) (arXiv:2206.00364, table 1), with the other sign of c_out for its v form.
+The v row needs alpha^2 + sigma^2 = 1 (arXiv:2202.00512, appendix D), the flow row alpha + sigma
+= 1. EDM's raw network output takes c_skip = s^2 / (sigma^2 + s^2) and c_out = sigma s /
+sqrt(sigma^2 + s^2) (arXiv:2206.00364, table 1), with the other sign of c_out for its v form.
 """
 
 from dataclasses import dataclass

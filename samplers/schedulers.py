@@ -1,8 +1,10 @@
-"""The diffusers schedulers. This module never moves: saved pipelines name its path.
+"""The diffusers schedulers, which saved pipelines call ``["fewstep", "UniPC"]`` and so on.
 
 Each class takes the settings of ``fewstep.samplers.settings.Settings`` and the options of its
-solver function, which its docstring names. diffusers needs ``SchedulerMixin`` in this namespace to
-load a saved pipeline.
+solver function, which its docstring names. They say that they live in ``fewstep``, where diffusers
+looks for them: ``import fewstep`` before ``from_pretrained`` is then enough, and this file may
+move. diffusers needs ``SchedulerMixin`` in the namespace of a scheduler's module, and that module
+not to lie in a folder that is named like a pipeline of its own.
 """
 
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -71,3 +73,7 @@ class EDMStochastic(PlanSchedulerMixin):
     """EDM's churn (arXiv:2206.00364); options of :func:`fewstep.samplers.heun.edm_stochastic`."""
 
     sampler = "edm"
+
+
+for _cls in (DDIM, DEIS, IPNDM, DPMSolverPP, EDMStochastic, Euler, Heun, UniPC):
+    _cls.__module__ = "fewstep"

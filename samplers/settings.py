@@ -1,4 +1,4 @@
-"""What every scheduler class of ours has in its config, and how a foreign config is taken over.
+"""What every scheduler class of ours has in its config.
 
 The grid of a scheduler is decided by the first of these that speaks:
 
@@ -21,18 +21,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import diffusers
-from diffusers.configuration_utils import FrozenDict, register_to_config
+from diffusers.configuration_utils import register_to_config
 
-from fewstep.schedules.config import (
-    FLOW_CLASSES,
-    REFUSED,
-    TABLE_CLASSES,
-    VE_CLASSES,
-    from_diffusers_config,
-    is_continuous_edm,
-)
-from fewstep.schedules.process import Flow, NoiseProcess
+from fewstep.schedules.config import from_diffusers_config, is_continuous_edm
+from fewstep.schedules.process import NoiseProcess
 
 
 @dataclass(frozen=True)
@@ -54,6 +46,7 @@ class Settings:
     use_dynamic_shifting: bool = False
     time_shift_type: str = "exponential"
     grid: str = "auto"
+    final: str | None = None
     timestep_spacing: str | None = None
     steps_offset: int = 0
     final_sigmas_type: str | None = None
@@ -68,7 +61,11 @@ class Settings:
 
 
 FIELDS = {field.name: field.default for field in dataclasses.fields(Settings)}
-CARRIED = ("timestep_spacing", "final_sigmas_type")
+# Spelled out in every config of ours: their defaults differ between classes of diffusers, and a
+# config tells the next class nothing of values that are mere defaults.
+EXPLICIT = {key: FIELDS[key] for key in (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type",
+)}  # fmt: skip
 LOADING_KWARGS = {"dtype", "torch_dtype", "subfolder", "local_files_only", "cache_dir"}
 PROCESS_KEYS = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
@@ -107,7 +104,7 @@ def with_settings(options: Mapping[str, Any]) -> Callable[[type], type]:
                 raise TypeError(
                     f"{cls.__name__} has no argument {unknown[0]!r}; it has {', '.join(defaults)}"
                 )
-            registered(self, **kwargs)
+            registered(self, **{**EXPLICIT, **kwargs})
 
         checked.__signature__ = signature  # type: ignore[attr-defined]
         cls.__init__ = checked  # type: ignore[misc]
@@ -116,64 +113,9 @@ def with_settings(options: Mapping[str, Any]) -> Callable[[type], type]:
     return decorate
 
 
-def adopt(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A foreign scheduler's config as one of ours.
-
-    Values that name the process are taken even where they are the foreign class's defaults, since
-    defaults differ between classes.
-
-    Raises:
-        ValueError: if its noise process cannot be represented, with the reason.
-    """
-    taken = {**config, "_class_name": config.get("_class_name") or origin_of(config)}
-    process = from_diffusers_config(taken)
-    defaults = set(taken.get("_use_default_values", ())) - set(PROCESS_KEYS)
-    taken["_use_default_values"] = [key for key in defaults if key not in CARRIED]
-    taken["inherited_from"] = taken["_class_name"]
-    if isinstance(process, Flow):
-        taken["prediction_type"] = taken.get("prediction_type") or "flow_prediction"
-        taken["flow_shift"] = taken.get("flow_shift") or taken.get("shift")
-        # Flux-like pipelines hand over their own sigmas unless the scheduler says that it has some.
-        taken["use_flow_sigmas"] = True
-    if taken.get("beta_schedule") is None and "beta_schedule" in taken:
-        del taken["beta_schedule"]
-    if "grid" not in overrides and overrides.get("timestep_spacing"):
-        taken["grid"] = overrides["timestep_spacing"]
-    return taken
-
-
-def is_foreign(config: Mapping[str, Any]) -> bool:
-    """Whether a config comes from a diffusers class, not from ours or from a plain dictionary.
-
-    A saved one names its class; the live ``scheduler.config`` does not, but is a ``FrozenDict``.
-    """
-    named = config.get("_class_name") is not None or isinstance(config, FrozenDict)
-    return named and "inherited_from" not in config
-
-
-def origin_of(config: Mapping[str, Any]) -> str:
-    """The diffusers class of a live config: the one with most arguments, all of them in it."""
-    keys = {key for key in config if not key.startswith("_")}
-    known = {
-        name: _init_keys(name) for name in (*TABLE_CLASSES, *FLOW_CLASSES, *VE_CLASSES, *REFUSED)
-    }
-    matching = [name for name, own in known.items() if own and own <= keys]
-
-    def rank(name: str) -> tuple[int, bool, int]:
-        # Among classes with the same arguments, of one family, the shorter name is the plain one.
-        return len(known[name]), name not in REFUSED, -len(name)
-
-    return max(matching, key=rank, default="")
-
-
-@lru_cache(maxsize=128)
-def _init_keys(name: str) -> frozenset[str]:
-    """The constructor arguments of a diffusers class; empty if this diffusers lacks it."""
-    try:
-        cls = getattr(diffusers, name)
-    except (AttributeError, ImportError, RuntimeError):
-        return frozenset()
-    return frozenset(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
+def live(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as it is now: ``scheduler.config.x = y`` changes the attribute, not the entry."""
+    return {key: getattr(config, key, value) for key, value in config.items()}
 
 
 def view(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,6 +124,8 @@ def view(config: Mapping[str, Any]) -> dict[str, Any]:
     origin = seen.pop("inherited_from", None)
     if origin is None and seen.get("sigma_max") is not None:
         origin = "EDMEulerScheduler" if seen.get("sigma_data") else "ScoreSdeVeScheduler"
+    if seen.get("flow_shift") is not None:
+        seen["shift"] = seen["flow_shift"]  # ours, of which the other may be a stale copy
     return {**seen, "_class_name": origin} if origin else seen
 
 

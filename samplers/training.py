@@ -1,18 +1,28 @@
 """The forward process on tensors: noise for training, image-to-image and inpainting."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.schedules.process import VE, DiscreteVP, Flow, NoiseProcess
+from fewstep.schedules.process import VE, ContinuousVP, DiscreteVP, Flow, NoiseProcess
 
-_POINTS = 4096  # of a process whose times are continuous; ln(alpha) is smooth in between
+
+def training_tables(process: NoiseProcess) -> dict[str, Tensor]:
+    """What pipelines read off a scheduler of discrete training times; nothing for the others."""
+    if not isinstance(process, DiscreteVP):
+        return {}
+    products = np.asarray(process.alphas_cumprod)
+    alphas = np.append(products[:1], products[1:] / products[:-1])
+    tables = {"alphas_cumprod": products, "alphas": alphas, "betas": 1 - alphas}
+    return {name: torch.tensor(table, dtype=torch.float32) for name, table in tables.items()}
 
 
 def levels_at(process: NoiseProcess, times: Tensor) -> tuple[Tensor, Tensor]:
     """(alpha, sigma) at network times, of their shape, dtype and device.
 
-    Never reads from the device: the process is a formula, or a table of ln(alpha) that moves there.
+    Never reads from the device: the process is a formula, or a table of ln(alpha) kept there.
     """
     if isinstance(process, Flow):
         sigma = times / process.num_train_timesteps
@@ -25,19 +35,33 @@ def levels_at(process: NoiseProcess, times: Tensor) -> tuple[Tensor, Tensor]:
         }
         sigma = inverse[process.time_is](times)
         return torch.ones_like(sigma), sigma
-    start, end = np.sort(process.time([process.rho_min, process.rho_max])).tolist()
-    count = process.num_train_timesteps if isinstance(process, DiscreteVP) else _POINTS
-    with np.errstate(divide="ignore"):
-        logs = np.log(process.alpha_sigma(np.linspace(start, end, count))[0])
-    table = torch.tensor(logs, dtype=times.dtype, device=times.device)
-    place = (times - start) * ((count - 1) / (end - start))
-    low = place.floor().clamp(0, count - 2).long()
-    part = (place - low).clamp(0, 1)
+    if isinstance(process, ContinuousVP):
+        t = times / process.time_scale
+        slope = process.beta_max - process.beta_min
+        return _preserving(-t.square() * (slope / 4) - t * (process.beta_min / 2))
+    if not isinstance(process, DiscreteVP):
+        raise TypeError(f"no training noise for a {type(process).__name__} process")
+    count = process.num_train_timesteps
+    table = _log_alphas(process, times.dtype, times.device)
+    low = times.floor().clamp(0, count - 2).long()
+    part = (times - low).clamp(0, 1)
     left, right = table[low], table[low + 1]
     # Towards a level without signal alpha itself is interpolated, as the process does.
     mixed = torch.where(right.isinf(), left + torch.log1p(-part), torch.lerp(left, right, part))
     # lerp(left, -inf, 0) is not a number.
-    log_alpha = torch.where(part == 0, left, mixed)
+    return _preserving(torch.where(part == 0, left, mixed))
+
+
+@lru_cache(maxsize=16)
+def _log_alphas(process: DiscreteVP, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """ln(alpha) at the training times; uploading it anew for each batch would stall the device."""
+    with np.errstate(divide="ignore"):
+        logs = np.log(process.alpha_sigma(np.arange(process.num_train_timesteps))[0])
+    with torch.inference_mode(False):  # since training may use it next
+        return torch.tensor(logs, dtype=dtype, device=device)
+
+
+def _preserving(log_alpha: Tensor) -> tuple[Tensor, Tensor]:
     return log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt()
 
 

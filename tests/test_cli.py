@@ -132,7 +132,7 @@ MISTAKES = {
     "nfe list": (["bench", "--nfe", "5,x"], "--nfe takes whole numbers"),
     "nfe 0 in bench": (["bench", "--nfe", "5,0"], "nfe must be at least 1"),
     "n": (["bench", "--n", "0"], "n must be at least 2"),
-    "not a number": (["bench", "--n", "many"], "'many' is not a valid int"),
+    "not a number": (["bench", "--n", "many"], "Invalid value for '--n'"),
     "problem": (["bench", "--problem", "mix9"], "unknown problem 'mix9'; known: mix8"),
     "process": (["plan", "ddim", "--process", "vp"], "unknown process 'vp'; known: vp-linear"),
     "guidance": (["bench", "--guidance", "3"], "write none or cfg:SCALE"),

@@ -5,23 +5,18 @@ solvers.md section 7, tests 2, 3 and 5.
 
 import itertools
 import math
-from collections.abc import Callable
 from fractions import Fraction
 
-import diffusers
 import numpy as np
 import pytest
 import torch
-from helpers import Mixture1D, run_plan
+from helpers import Mixture1D, counted_draws, make, run_plan
 
-from fewstep.samplers import Plan, build_plan, parse_spec
-from fewstep.samplers.multistep import predictor_corrector
 from fewstep.samplers.weights import exponential_weights, moments
 from fewstep.schedules import (
     VE,
     ContinuousVP,
     Flow,
-    Grid,
     discrete_vp,
     grid_from_rho,
     make_grid,
@@ -34,19 +29,6 @@ PROCESSES = {
 FIRST_ORDER = ["euler", "dpmpp:order=1", "deis:order=1", "ipndm:order=1",
                "unipc:order=1,disable_corrector=[-1]"]  # fmt: skip
 LINE = torch.linspace(-2, 2, 17, dtype=torch.float64)
-
-
-def make(spec: str, grid: Grid, **options) -> Plan:
-    parsed = parse_spec(spec)
-    return parsed.sampler.build(grid, **parsed.options, **options)
-
-
-def counted_draws(seed: int = 0) -> Callable[[torch.Tensor], torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return lambda like: torch.randn(like.shape, generator=generator, dtype=like.dtype)
-
-
-# The same method ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -117,9 +99,7 @@ def test_heun_is_edm_algorithm_1() -> None:
     for spec in ("heun", "edm:churn=0"):
         plan = make(spec, grid)
         assert plan.nfe == 11
-        torch.testing.assert_close(
-            run_plan(plan, Mixture1D(), start), expected, rtol=0, atol=1e-12
-        )
+        torch.testing.assert_close(run_plan(plan, Mixture1D(), start), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -136,171 +116,6 @@ def test_any_process_is_ve_on_x_over_alpha(spec: str, process: str) -> None:
     a = run_plan(first, Mixture1D(), LINE * 50 * alpha, counted_draws())
     b = run_plan(other, Mixture1D(), LINE * 50, counted_draws())
     torch.testing.assert_close(a / first.end[0], b, rtol=0, atol=1e-11)
-
-
-# Noise ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("eta", [0.3, 1.0])
-def test_ddim_noise_is_that_of_the_paper(eta: float) -> None:
-    """arXiv:2010.02502, eq. 16, in the squares of alpha; and no step changes the noise level."""
-    plan = build_plan(f"ddim:eta={eta},grid=trailing,final=sigma_min", PROCESSES["vp"], 9)
-    marks = [(row.alpha, row.sigma) for row in plan.evaluations] + [plan.end]
-    for row, (alpha_s, sigma_s), (alpha_t, sigma_t) in zip(
-        plan.evaluations, marks, marks[1:], strict=False
-    ):
-        (op,) = row.ops
-        paper = eta * sigma_t / sigma_s * math.sqrt(1 - alpha_s**2 / alpha_t**2)
-        assert op.nu == pytest.approx(paper, rel=1e-10)
-        assert (op.c_x * sigma_s) ** 2 + op.nu**2 == pytest.approx(sigma_t**2, rel=1e-12)
-
-
-@pytest.mark.parametrize("eta", [0.4, 1.0])
-@pytest.mark.parametrize("process", ["vp", "ve"])
-def test_ddim_eta_is_a_noise_scale_tau(eta: float, process: str) -> None:
-    """tau^2 = -ln(1 - eta^2 (1 - e^(-2h))) / (2h), the same on every step of equal h."""
-    grid = make_grid(PROCESSES[process], 9, "karras", final="sigma_min")
-    h = np.diff(grid.lam)
-    taus = np.sqrt(-np.log1p(eta**2 * np.expm1(-2 * h)) / (2 * h))
-    a = make("ddim", grid, eta=eta)
-    b = predictor_corrector(grid, order=1, tau=taus.tolist())
-    start = LINE * PROCESSES[process].start_scale
-    results = [run_plan(plan, Mixture1D(), start, counted_draws()) for plan in (a, b)]
-    torch.testing.assert_close(*results, rtol=0, atol=1e-11)
-
-
-DATA_STD = 0.5
-
-
-def gaussian(x: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
-    """E[x0 | x] for data N(0, DATA_STD^2): linear in x."""
-    return x * (alpha * DATA_STD**2 / (alpha**2 * DATA_STD**2 + sigma**2))
-
-
-class Basis:
-    """Each draw is one coordinate more: the squared norm of the result is its exact variance.
-
-    A run on linear data is linear in (x_T, noise_1, noise_2, ...).
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size, self.count = size, 0
-
-    def start(self, variance: float) -> torch.Tensor:
-        x = torch.zeros(1, self.size, 1, 1, dtype=torch.float64)
-        x[0, 0] = math.sqrt(variance)
-        return x
-
-    def draw(self, like: torch.Tensor) -> torch.Tensor:
-        self.count += 1
-        noise = torch.zeros_like(like)
-        noise[0, self.count] = 1.0
-        return noise
-
-
-def output_variance(plan: Plan) -> float:
-    basis, first = Basis(2 * plan.nfe + 1), plan.evaluations[0]
-    start = basis.start((first.alpha * DATA_STD) ** 2 + first.sigma**2)
-    return run_plan(plan, gaussian, start, basis.draw).square().sum().item()
-
-
-def variance_error(plan: Plan) -> float:
-    """Relative error of the output variance."""
-    exact = (plan.end[0] * DATA_STD) ** 2 + plan.end[1] ** 2
-    return abs(output_variance(plan) / exact - 1)
-
-
-SDE_ORDERS = [("order=1", 1), ("order=2", 2), ("order=2,solver_type=heun", 2),
-              ("order=3,variant=official", 2), ("order=3,variant=exact", 2)]  # fmt: skip
-
-
-@pytest.mark.parametrize("tau", [0.6, 1.0])
-@pytest.mark.parametrize(("options", "order"), SDE_ORDERS)
-def test_sde_has_its_weak_order(options: str, order: int, tau: float) -> None:
-    """Weak order is at most 2, since the data prediction is not smooth along a noisy path."""
-    errors = [
-        variance_error(make(f"dpmpp:{options},tau={tau},lower_order_final=False",
-                            make_grid(ContinuousVP(), n, "logsnr", final="sigma_min")))
-        for n in (80, 160)
-    ]  # fmt: skip
-    assert math.log2(errors[0] / errors[1]) > order - 0.15
-
-
-def test_third_order_sde_is_better_than_second() -> None:
-    def error(options: str) -> float:
-        grid = make_grid(ContinuousVP(), 40, "logsnr", final="sigma_min")
-        return variance_error(make(f"dpmpp:{options},tau=1,lower_order_final=False", grid))
-
-    assert error("order=3,variant=exact") < error("order=2") < error("order=1") / 4
-
-
-def peer_variance_error(order: int, n: int) -> float:
-    """The same of diffusers' sde-dpmsolver++ on the grid with n steps to the least level."""
-    peer = diffusers.DPMSolverMultistepScheduler(
-        algorithm_type="sde-dpmsolver++", prediction_type="sample", solver_order=order,
-        use_lu_lambdas=True, lower_order_final=False,
-    )  # fmt: skip
-    peer.set_timesteps(n + 1)
-    rho = peer.sigmas.double()[:-1]
-    alphas = 1 / (1 + rho**2).sqrt()
-    variances = (alphas * DATA_STD) ** 2 + (rho * alphas) ** 2
-    basis = Basis(n + 1)
-    x = basis.start(float(variances[0]))
-    peer.set_begin_index(0)
-    for i, t in enumerate(peer.timesteps[:-1]):
-        output = gaussian(x, float(alphas[i]), float(alphas[i] * rho[i]))
-        noise = basis.draw(x)
-        x = peer.step(output, t, x, variance_noise=noise, return_dict=False)[0]
-    return abs(x.square().sum().item() / float(variances[-1]) - 1)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
-def test_third_order_sde_of_diffusers_is_of_first_order() -> None:
-    """A sign: worse than its second order, and its error only halves with twice the steps."""
-    grid = make_grid(discrete_vp(), 80, "logsnr", final="sigma_min")
-    options = "lower_order_final=False,tau=1"
-    second = variance_error(make(f"dpmpp:{options}", grid))
-    third = variance_error(make(f"dpmpp:order=3,variant=exact,{options}", grid))
-    assert peer_variance_error(2, 80) == pytest.approx(second, rel=1e-2)  # float32 coefficients
-    assert third < second < peer_variance_error(3, 80) / 5
-    assert math.log2(peer_variance_error(3, 40) / peer_variance_error(3, 80)) < 1.3
-
-
-def churn_variance(sigmas: list[float], churn: float, scale: float) -> float:
-    """EDM's algorithm 2 on data N(0, s^2): each step multiplies the variance by a Heun factor."""
-    steps, s2 = len(sigmas) - 1, DATA_STD**2
-    gamma = min(churn / steps, math.sqrt(2) - 1)
-    variance = None
-    for low, t in itertools.pairwise(sigmas):
-        up = low * (1 + gamma * (0.05 <= low <= 50))
-        variance = s2 + up**2 if variance is None else variance + scale**2 * (up**2 - low**2)
-        slope = up / (s2 + up**2)  # d = (x - D) / sigma
-        euler = 1 + (t - up) * slope
-        factor = euler if t == 0 else 1 + (t - up) * (slope + euler * t / (s2 + t**2)) / 2
-        variance *= factor**2
-    return variance
-
-
-@pytest.mark.parametrize("scale", [1.0, 1.003])
-@pytest.mark.parametrize("churn", [0.0, 3.0, 40.0])
-def test_churn_variance(churn: float, scale: float) -> None:
-    grid = make_grid(VE(), 12)
-    plan = make("edm", grid, churn=churn, noise_scale=scale)
-    expected = churn_variance(grid.rho.tolist(), churn, scale)
-    assert output_variance(plan) == pytest.approx(expected, rel=1e-11)
-
-
-@pytest.mark.parametrize("churn", [0.0, 20.0])
-def test_churn_keeps_the_variance_of_the_data(churn: float) -> None:
-    errors = [
-        variance_error(make("edm", make_grid(VE(), n), churn=churn, noise_scale=1.0))
-        for n in (80, 160, 320)
-    ]
-    assert errors[2] < errors[1] < errors[0]
-    assert errors[2] < 2e-3
-
-
-# Weights --------------------------------------------------------------------------------------
 
 
 def exact_moment(z: float, n: int) -> float:

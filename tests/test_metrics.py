@@ -1,5 +1,6 @@
 """Metrics: closed forms, invariances, and the shipped statistics of real images."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_different_extractors_are_refused() -> None:
 def test_running_statistics_do_not_depend_on_batches(cuts: list[int]) -> None:
     rows = features(200)
     running, edges = RunningStatistics(), [0, *sorted(cuts), 200]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         running.add(rows[start:end])
     result = running.result()
     assert result.n == 200
@@ -108,6 +109,14 @@ def test_scores_without_a_judge_are_rmse_alone() -> None:
     scores = Scores()
     scores.add(torch.ones(2, 3), torch.zeros(2, 3))
     assert scores.result() == {"rmse": 1.0}
+
+
+@needs_classifier
+def test_diverged_samples_have_no_scores() -> None:
+    scores, judge = Scores(), Judge()
+    images = torch.full((4, 1, 28, 28), float("nan"))
+    scores.add(images, torch.zeros_like(images), None, judge(images), torch.zeros(4, 64))
+    assert scores.result() == {}
 
 
 @needs_classifier

@@ -1,0 +1,125 @@
+"""How a scheduler takes over the config of another class, and keyword arguments beside it."""
+
+import inspect
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import diffusers
+from diffusers.configuration_utils import FrozenDict
+
+from fewstep.samplers.settings import PROCESS_KEYS, live
+from fewstep.schedules.config import (
+    FLOW_CLASSES,
+    REFUSED,
+    TABLE_CLASSES,
+    VE_CLASSES,
+    from_diffusers_config,
+)
+from fewstep.schedules.process import Flow
+from fewstep.schedules.spacing import shift_from_config, switch_from_config
+
+SOLVER_TYPES = (("midpoint", "heun"), ("bh1", "bh2"))
+CARRIED = ("timestep_spacing", "final_sigmas_type")
+
+
+def spelled_out(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments that choose a grid, so that they win over whatever is inherited.
+
+    Raises:
+        ValueError: if two of diffusers' sigma switches are on.
+    """
+    result = dict(overrides)
+    switch = switch_from_config(overrides)
+    if switch and "grid" not in result:
+        result["grid"] = switch[0]
+    elif result.get("timestep_spacing"):
+        result.setdefault("grid", result["timestep_spacing"])
+    if result.get("final_sigmas_type"):
+        result.setdefault("final", result["final_sigmas_type"])
+    return result
+
+
+def adopt(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A foreign scheduler's config as one of ours.
+
+    Values that name the process are taken even where they are the foreign class's defaults, since
+    defaults differ between classes. A flow is marked by ``use_flow_sigmas``: it tells diffusers'
+    pipelines to leave the grid to the scheduler, and its multistep classes what the process is.
+
+    Raises:
+        ValueError: if its noise process cannot be represented, with the reason.
+    """
+    taken = {**live(config), "_class_name": config.get("_class_name") or origin_of(config)}
+    process = from_diffusers_config(taken)
+    defaults = set(taken.get("_use_default_values", ())) - set(PROCESS_KEYS)
+    taken["_use_default_values"] = [key for key in defaults if key not in CARRIED]
+    taken["inherited_from"] = taken["_class_name"]
+    if isinstance(process, Flow):
+        taken["prediction_type"] = taken.get("prediction_type") or "flow_prediction"
+        taken["flow_shift"] = shift_from_config({**taken, "use_dynamic_shifting": False})
+        taken["use_flow_sigmas"] = True
+    # There True means "below 15 calls", which is our default.
+    if taken.get("lower_order_final"):
+        del taken["lower_order_final"]
+    return taken
+
+
+def split(
+    config: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A config of any class as (what a scheduler of ours is made from, what it only carries).
+
+    Keys of other classes ride along for the way back. An argument is left at its default where the
+    config says nothing: a value that was a mere default, None, or a ``solver_type`` of another
+    family (diffusers' classes replace those of each other as well).
+
+    Args:
+        config: of a diffusers class, one of ours, or a plain dictionary.
+        arguments: names and defaults of the constructor.
+    """
+    config = adopt(config) if is_foreign(config) else live(config)
+    silent = config.get("_use_default_values", ())
+    own = {
+        key: value
+        for key, value in config.items()
+        if key in arguments and key not in silent and value is not None
+    }
+    known = next((names for names in SOLVER_TYPES if arguments.get("solver_type") in names), ())
+    if own.get("solver_type") not in known:
+        own.pop("solver_type", None)
+    return own, {key: value for key, value in config.items() if key not in arguments}
+
+
+def is_foreign(config: Mapping[str, Any]) -> bool:
+    """Whether a config comes from a diffusers class, not from ours or from a plain dictionary.
+
+    A saved one names its class; the live ``scheduler.config`` does not, but is a ``FrozenDict``.
+    """
+    named = config.get("_class_name") is not None or isinstance(config, FrozenDict)
+    return named and "inherited_from" not in config
+
+
+def origin_of(config: Mapping[str, Any]) -> str:
+    """The diffusers class of a live config: the one with most arguments, all of them in it."""
+    keys = {key for key in config if not key.startswith("_")}
+    known = {
+        name: _init_keys(name) for name in (*TABLE_CLASSES, *FLOW_CLASSES, *VE_CLASSES, *REFUSED)
+    }
+    matching = [name for name, own in known.items() if own and own <= keys]
+
+    def rank(name: str) -> tuple[int, bool, int]:
+        # Among classes with the same arguments, of one family, the shorter name is the plain one.
+        return len(known[name]), name not in REFUSED, -len(name)
+
+    return max(matching, key=rank, default="")
+
+
+@lru_cache(maxsize=128)
+def _init_keys(name: str) -> frozenset[str]:
+    """The constructor arguments of a diffusers class; empty if this diffusers lacks it."""
+    try:
+        cls = getattr(diffusers, name)
+    except (AttributeError, ImportError, RuntimeError):
+        return frozenset()
+    return frozenset(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
