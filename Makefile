@@ -5,8 +5,8 @@ READY := $(VENV)/.ready
 
 .PHONY: bench test test-fast lint notebooks test-matrix train clean
 
-bench: $(READY)  ## samples the bundled model with one sampler per family, leaves results/bench/report.md
-	$(BIN)/fewstep bench --out results/bench
+bench: $(READY)  ## samples the bundled model with one sampler per family, leaves runs/bench/report.md
+	$(BIN)/fewstep bench
 
 test: $(READY)  ## the whole test suite
 	$(BIN)/pytest -q
@@ -26,8 +26,8 @@ test-matrix: $(READY)  ## the contract tests on the oldest and the newest diffus
 	for version in "diffusers==0.40.*" "diffusers"; do \
 	  $(PYTHON) -m venv .venv-matrix && \
 	  .venv-matrix/bin/pip install -q --upgrade "$$version" -e ".[dev]" && \
-	  .venv-matrix/bin/pytest -q tests/test_schedulers.py tests/test_pipelines.py \
-	    tests/test_config.py tests/test_parity.py || exit 1; \
+	  .venv-matrix/bin/pytest -q tests/test_config.py tests/test_parity*.py tests/test_pipelines*.py \
+	    tests/test_scheduler*.py tests/test_set_timesteps.py || exit 1; \
 	  rm -rf .venv-matrix; \
 	done
 
@@ -36,7 +36,7 @@ train: $(READY)  ## trains the bundled models again (hours)
 	$(BIN)/python -m fewstep.models.train_fashion classifier
 
 clean:
-	rm -rf $(VENV) .venv-matrix results dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-matrix runs/bench dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
 """How far the samplers without any option are from the best of diffusers.
 
-    python -m fewstep.eval.defaults --out results/defaults
+    python -m fewstep.eval.defaults --out runs/defaults
 
 For each problem, guidance and number of calls: the error of the default sampler, and of the best
 diffusers scheduler over all its classes and six grids, from noises that chose nothing (the grid
@@ -83,7 +83,7 @@ def main(
     sampler: Annotated[str, typer.Option(help="spec of ours to compare")] = "ipndm",
     nfe: Annotated[str, typer.Option(help="comma list of calls")] = "5,8,10,15,20",
     seed: Annotated[int, typer.Option(help="of the noises")] = 7,
-    out: Annotated[Path, typer.Option(help="folder of the table")] = Path("results/defaults"),
+    out: Annotated[Path, typer.Option(help="folder of the table")] = Path("runs/defaults"),
 ) -> None:
     """Prints and writes the table of the default sampler against the best of diffusers."""
     out.mkdir(parents=True, exist_ok=True)

@@ -66,13 +66,15 @@ class Problem:
         """Standard deviation of the starting noise: 1, or sigma_max of a VE process."""
         return self.process.rho_max if isinstance(self.process, VE) else 1.0
 
-    def initial_noise(self, n: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The (n, ...) state at the start; sample i depends on ``seed`` and i alone.
+    def initial_noise(
+        self, n: int, seed: int = 0, dtype: torch.dtype = torch.float32, *, first: int = 0
+    ) -> Tensor:
+        """The (n, ...) state at the start; sample ``first`` + i depends on ``seed`` and that alone.
 
         Drawn in float64 on the CPU, so that dtypes and devices agree up to rounding.
         """
         rows = torch.empty(n, *self.shape, dtype=torch.float64)
-        for index, row in enumerate(rows):
+        for index, row in enumerate(rows, first):
             # Neighbouring seeds of the generator must not give related streams: hash the pair.
             mixed = int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])
             row.normal_(generator=torch.Generator().manual_seed(mixed))

@@ -49,13 +49,13 @@ def batches(problem: Problem, bench: Bench) -> Iterator[Batch]:
     """The starts, in pieces of bounded size; exact problems in float64."""
     dtype = torch.float64 if problem.exact else torch.float32
     size = max(1, min(4096, BATCH_ELEMENTS // int(torch.Size(problem.shape).numel())))
-    noise = problem.initial_noise(bench.n, bench.seed, dtype)
     labels = problem.labels(bench.n)
     for start in range(0, bench.n, size):
         rows = slice(start, min(start + size, bench.n))
+        noise = problem.initial_noise(rows.stop - start, bench.seed, dtype, first=start)
         # Far from the small integers that seed the starts.
         seeds = [bench.seed * 2**32 + 2**24 + i for i in range(rows.start, rows.stop)]
-        yield Batch(noise[rows], None if labels is None else labels[rows], seeds)
+        yield Batch(noise, None if labels is None else labels[rows], seeds)
 
 
 def run_bench(

@@ -68,7 +68,10 @@ def save_weights(model: torch.nn.Module, path: Path, card: dict[str, Any]) -> No
     """Half-precision safetensors, with the figures of the run as metadata and as a JSON beside."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.half().contiguous() for name, t in model.state_dict().items()}
-    save_file(tensors, path, metadata={name: str(value) for name, value in card.items()})
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata={name: str(value) for name, value in card.items()})
+    part.chmod(0o644)
+    part.replace(path)
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
 
 

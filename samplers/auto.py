@@ -14,14 +14,11 @@ from fewstep.schedules.process import NoiseProcess
 from fewstep.schedules.rules import softlog_levels
 
 FEW = 13.3
-# Family -> (low, high).
+MULTISTEP = (0.1, 16.0)  # (low, high) of every family that is not named below
 BANDS: dict[str, tuple[float, float]] = {
     "ddim": (0.2, 8.0),
     "euler": (0.2, 8.0),
     "dpmpp": (0.1, 40.0),
-    "unipc": (0.1, 16.0),
-    "deis": (0.1, 16.0),
-    "ipndm": (0.1, 16.0),
     "heun": (0.1, 100.0),
     "edm": (0.1, 100.0),
 }
@@ -39,7 +36,7 @@ def auto_grid(
         final: end at ``"zero"`` noise or at ``"sigma_min"`` of the process.
         shift: of a flow; scales the ratios.
     """
-    low, high = BANDS[sampler]
+    low, high = BANDS.get(sampler, MULTISTEP)
     # With many steps even the linear part near zero is resolved; let it shrink.
     low *= min(1.0, FEW / steps)
     end = process.rho_min if final == "sigma_min" else 0.0

@@ -152,8 +152,10 @@ def _state_dtype(sample: Tensor) -> torch.dtype:
 
 
 def _version(tensor: Tensor) -> int:
-    """torch's count of in-place writes; inference tensors have none."""
-    return 0 if tensor.is_inference() else tensor._version
+    """torch's count of in-place writes; inference tensors have none, and a trace cannot see it."""
+    if torch.compiler.is_compiling() or tensor.is_inference():
+        return 0
+    return tensor._version
 
 
 def _add(tensor: Tensor, other: Tensor, c: Any) -> Tensor:

@@ -60,7 +60,8 @@ def edm_stochastic(
     steps = grid.nfe
     gamma = min(churn / steps, math.sqrt(2) - 1)
     raised = [
-        float(rho) * (1 + gamma * (churn_min <= rho <= churn_max)) for rho in grid.rho[:-1]
+        rho * (1 + gamma if churn_min <= rho <= churn_max else 1.0)
+        for rho in map(float, grid.rho[:-1])
     ] + [float(grid.rho[-1])]
     rows: list[Evaluation] = []
     for i, calls in enumerate(_calls(grid, nfe)):

@@ -19,6 +19,14 @@ class Guidance(Protocol):
     def wrap(self, denoiser: Denoiser) -> Denoiser: ...
 
 
+class Scheduler(Protocol):
+    """One of our diffusers schedulers, for the plan it makes."""
+
+    plan: Plan
+
+    def set_timesteps(self, num_inference_steps: int) -> None: ...
+
+
 def seeded_noise(
     seeds: Sequence[int], shape: Sequence[int], key: int, device: Any = None, dtype: Any = None
 ) -> Tensor:
@@ -53,7 +61,7 @@ def levels(plan: Plan, rows: Sequence[Evaluation] | None = None) -> list[Level]:
 
 def sample(
     denoiser: Denoiser,
-    sampler: str | Path | Plan,
+    sampler: str | Path | Plan | Scheduler,
     nfe: int,
     *,
     shape: Sequence[int] | None = None,
@@ -69,7 +77,8 @@ def sample(
 
     Args:
         denoiser: the model, with its noise process.
-        sampler: a spec (``"unipc"``, ``"dpmpp:order=3,grid=karras"``), a plan, or the path of one.
+        sampler: a spec (``"unipc"``, ``"dpmpp:order=3,grid=karras"``), a plan, the path of one, or
+            one of our schedulers.
         nfe: network calls, >= 1; guidance may run several rows in a call.
         shape: (n, ...) of the result; needed unless ``noise`` is given.
         noise: (n, ...) unit noise to start from; drawn from ``seeds`` if None.
@@ -85,6 +94,9 @@ def sample(
     Raises:
         ValueError: if the sampler does not fit the process, or shape, noise and seeds disagree.
     """
+    if not isinstance(sampler, str | Path | Plan):
+        sampler.set_timesteps(nfe)
+        sampler = sampler.plan
     plan = build_plan(sampler, denoiser.process, nfe)
     if noise is None and shape is None:
         raise ValueError("sample() needs shape=(n, ...) or noise=")

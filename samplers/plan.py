@@ -39,7 +39,8 @@ class Op:
         terms += [f"{self.c_b:.6g} base"] if self.c_b else []
         terms += [f"{w:.6g} H[{j}]" for j, w in enumerate(self.w) if w]
         terms += [f"{self.nu:.6g} noise"] if self.nu else []
-        return f"{self.reg.replace('H0', 'H[0]')} <- " + (" + ".join(terms) or "0")
+        total = (" + ".join(terms) or "0").replace("+ -", "- ")
+        return f"{self.reg.replace('H0', 'H[0]')} <- {total}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,13 @@ class Plan:
     def load(cls, path: str | Path) -> "Plan":
         return cls.from_json(Path(path).read_text())
 
+    def save(self, path: str | Path) -> None:
+        """Writes the table as JSON, whole or not at all."""
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        part.write_text(self.to_json() + "\n")
+        part.replace(path)
+
     def renamed(self, name: str) -> "Plan":
         return replace(self, name=name)
 
@@ -137,7 +145,7 @@ class Plan:
         lines = [f"{self.name or 'plan'}: {self.nfe} calls"]
         for e, row in enumerate(self.evaluations):
             lines.append(
-                f"e{e:<3} t={row.time:<9.4g} alpha={row.alpha:<9.4g} sigma={row.sigma:<9.4g} "
+                f"e{e:<3} t={round(row.time, 6):<9.4g} alpha={row.alpha:<9.4g} sigma={row.sigma:<9.4g} "
                 f"{row.form}, {row.store}"
             )
             lines += [f"      {op}" for op in row.ops]

@@ -53,6 +53,7 @@ def test_unknown_problem() -> None:
 def test_noise_of_a_sample_depends_on_its_seed_and_index_alone(mix8: Problem) -> None:
     many = mix8.initial_noise(9, 3, torch.float64)
     assert torch.equal(mix8.initial_noise(4, 3, torch.float64), many[:4])
+    assert torch.equal(mix8.initial_noise(5, 3, torch.float64, first=4), many[4:])
     assert torch.equal(mix8.initial_noise(9, 3), many.float())
     other = mix8.initial_noise(9, 4, torch.float64)
     assert not (other[:, None] == many[None]).any()
