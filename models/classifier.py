@@ -31,4 +31,5 @@ class FashionClassifier(nn.Module):
         return F.relu(self.project(x.mean(dim=(2, 3))))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.dropout(self.features(x), 0.2, self.training))
+        logits: Tensor = self.head(F.dropout(self.features(x), 0.2, self.training))
+        return logits

@@ -26,6 +26,8 @@ SIGMA_DATA = 0.7  # root mean square of the training pixels in [-1, 1] about the
 class NoiseEmbedding(nn.Module):
     """Embeds ``c_noise = ln(sigma) / 4`` of shape (n,) and a label of shape (n,) as (n, width)."""
 
+    freqs: Tensor
+
     def __init__(self, width: int, num_labels: int) -> None:
         super().__init__()
         self.register_buffer("freqs", math.pi * torch.logspace(-1.0, 1.0, 32), persistent=False)
@@ -55,7 +57,8 @@ class ResBlock(nn.Module):
         scale, shift = self.modulation(emb)[:, :, None, None].chunk(2, dim=1)
         h = self.conv1(F.silu(self.norm1(x)))
         h = F.silu(torch.addcmul(shift, self.norm2(h), 1 + scale))
-        return self.conv2(h) + (x if self.skip is None else self.skip(x))
+        out: Tensor = self.conv2(h)
+        return out + (x if self.skip is None else self.skip(x))
 
 
 class AttentionBlock(nn.Module):
@@ -78,7 +81,8 @@ class AttentionBlock(nn.Module):
         if not self.training:
             return F.scaled_dot_product_attention(q, k, v)
         # At 49 tokens the backward of the fused CPU kernel takes a third of a whole training step.
-        return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(dim=-1) @ v
+        weights: Tensor = (q * q.shape[-1] ** -0.5 @ k.mT).softmax(dim=-1)
+        return weights @ v
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         modulation = self.modulation(emb)[:, None, :].chunk(6, dim=2)
@@ -149,5 +153,5 @@ class FashionEDM(nn.Module):
         total = (sigma.square() + SIGMA_DATA**2)[:, None, None, None]
         c_skip, c_in = SIGMA_DATA**2 / total, total.rsqrt()
         c_out = SIGMA_DATA * sigma[:, None, None, None] * c_in
-        raw = self.network(c_in * x, sigma.log() / 4, labels)
+        raw: Tensor = self.network(c_in * x, sigma.log() / 4, labels)
         return c_skip * x + c_out * raw.to(x.dtype)

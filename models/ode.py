@@ -70,7 +70,7 @@ def reference_solution(
         The samples (n, ...) and the number of denoiser calls.
     """
     # Loads scipy, which nothing else here needs.
-    from torchdiffeq import odeint  # type: ignore[import-untyped]
+    from torchdiffeq import odeint
 
     process = denoiser.process
     rho_end = 0.01 * process.rho_min if rho_end is None else rho_end

@@ -47,7 +47,7 @@ def edm_loss(model: Any, x0: Tensor, labels: Tensor, sigma: Tensor, noise: Tenso
     column = sigma[:, None, None, None]
     weight = (column.square() + SIGMA_DATA**2) / (column * SIGMA_DATA).square()
     with torch.autocast("cpu", torch.bfloat16):
-        denoised = model(x0 + column * noise, sigma, labels)
+        denoised: Tensor = model(x0 + column * noise, sigma, labels)
     return (weight * (denoised.float() - x0).square()).mean()
 
 
@@ -81,13 +81,18 @@ def learning_rate(peak: float, seen: int, total: int) -> float:
 
 @app.command()
 def denoiser(
-    images: Annotated[int, typer.Option(help="training images to show, repeats counted")] = 1_500_000,
+    images: Annotated[
+        int, typer.Option(help="training images to show, repeats counted")
+    ] = 1_500_000,
     batch: Annotated[int, typer.Option(help="images a step")] = 128,
     peak_rate: Annotated[float, typer.Option(help="largest learning rate")] = 1.5e-3,
     seed: Annotated[int, typer.Option(help="of weights, batches and noise")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
-    run: Annotated[Path, typer.Option(help="folder of the run's checkpoint")] = Path("runs/fashion"),
-    out: Annotated[Path, typer.Option(help="where the weights go")] = WEIGHTS / "fashion.safetensors",
+    run: Annotated[Path, typer.Option(help="folder of the run's checkpoint")] = Path(
+        "runs/fashion"
+    ),
+    out: Annotated[Path, typer.Option(help="where the weights go")] = WEIGHTS
+    / "fashion.safetensors",
 ) -> None:
     """Trains the class-conditional denoiser."""
     torch.set_num_threads(threads)
@@ -165,7 +170,8 @@ def classifier(
     epochs: Annotated[int, typer.Option(help="passes over the training split")] = 12,
     seed: Annotated[int, typer.Option(help="of weights and batches")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
-    out: Annotated[Path, typer.Option(help="where the weights go")] = WEIGHTS / "classifier.safetensors",
+    out: Annotated[Path, typer.Option(help="where the weights go")] = WEIGHTS
+    / "classifier.safetensors",
 ) -> None:
     """Trains the small classifier whose features and accuracy the benchmark uses."""
     torch.set_num_threads(threads)

@@ -96,7 +96,7 @@ def predictor_corrector(
     # Correcting is pointless where the next step forgets the sample (a = 0),
     # or where the step began without signal.
     corrected = [
-        0 < e and corrects(e) and grid.rho[e + 1] > 0 and grid.alpha[e - 1] > 0 for e in range(n)
+        e > 0 and corrects(e) and grid.rho[e + 1] > 0 and grid.alpha[e - 1] > 0 for e in range(n)
     ] + [False]
     rows = []
     for e, level in enumerate(levels(grid)):
@@ -104,14 +104,15 @@ def predictor_corrector(
         if corrected[e]:
             _, b, z, _ = transfer(grid, e - 1, taus[e - 1])
             nodes = data_nodes(grid, e - 1, counts[e - 1])
-            weights = corrector_weights(nodes, z, rule)
-            ops.append(Op("x", c_b=1.0, w=tuple(b * w for w in weights)))
+            correcting = corrector_weights(nodes, z, rule)
+            ops.append(Op("x", c_b=1.0, w=tuple(b * w for w in correcting)))
         a, b, z, nu = transfer(grid, e, taus[e])
         nodes = data_nodes(grid, e, counts[e])
-        weights = official_third_order(nodes, z) if official and len(nodes) == 3 else (
-            exponential_weights(nodes, z, rule)
-        )  # fmt: skip
-        scaled = tuple(float(b * w) for w in weights)
+        if official and len(nodes) == 3:
+            predicting = official_third_order(nodes, z)
+        else:
+            predicting = exponential_weights(nodes, z, rule)
+        scaled = tuple(float(b * w) for w in predicting)
         if corrected[e + 1]:
             ops += [Op("base", c_x=a, nu=nu), Op("x", c_b=1.0, w=scaled)]
         else:
@@ -211,7 +212,7 @@ def unipc(
         grid: noise levels.
         order: p, 1 to 4.
         solver_type: ``"bh1"``, B(h) = h, or ``"bh2"``, B(h) = exp(h) - 1.
-        disable_corrector: numbers of the steps (from 0) whose result is not corrected; -1 means all.
+        disable_corrector: numbers of the steps (from 0) that are not corrected; -1 means all.
         lower_order_final: fewer outputs in the last steps.
 
     Raises:

@@ -114,13 +114,17 @@ class Plan:
             if table["kind"] != "fewstep.plan":
                 raise KeyError("kind")
         except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise ValueError("this file is not a fewstep plan: no 'kind': 'fewstep.plan'") from error
+            raise ValueError(
+                "this file is not a fewstep plan: no 'kind': 'fewstep.plan'"
+            ) from error
         if table["schema"] > SCHEMA:
             raise ValueError(
                 f"plan of schema {table['schema']}, this fewstep reads up to {SCHEMA}: update it"
             )
         evaluations = tuple(
-            Evaluation(**{**row, "ops": tuple(Op(**{**op, "w": tuple(op["w"])}) for op in row["ops"])})
+            Evaluation(
+                **{**row, "ops": tuple(Op(**{**op, "w": tuple(op["w"])}) for op in row["ops"])}
+            )
             for row in table["evaluations"]
         )
         return cls(
@@ -145,8 +149,8 @@ class Plan:
         lines = [f"{self.name or 'plan'}: {self.nfe} calls"]
         for e, row in enumerate(self.evaluations):
             lines.append(
-                f"e{e:<3} t={round(row.time, 6):<9.4g} alpha={row.alpha:<9.4g} sigma={row.sigma:<9.4g} "
-                f"{row.form}, {row.store}"
+                f"e{e:<3} t={round(row.time, 6):<9.4g} alpha={row.alpha:<9.4g} "
+                f"sigma={row.sigma:<9.4g} {row.form}, {row.store}"
             )
             lines += [f"      {op}" for op in row.ops]
         return "\n".join([*lines, f"end  alpha={self.end[0]:.4g} sigma={self.end[1]:.4g}"])

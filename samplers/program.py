@@ -105,7 +105,13 @@ def plan_tensors(plan: Plan, values: Any) -> tuple[Evaluation, ...]:
     for row in plan.evaluations:
         time, alpha, sigma = next(numbers), next(numbers), next(numbers)
         ops = tuple(
-            Op(op.reg, next(numbers), next(numbers), tuple(next(numbers) for _ in op.w), next(numbers))
+            Op(
+                op.reg,
+                next(numbers),
+                next(numbers),
+                tuple(next(numbers) for _ in op.w),
+                next(numbers),
+            )
             for op in row.ops
         )
         rows.append(Evaluation(time, alpha, sigma, ops, row.form, row.store))
@@ -137,10 +143,15 @@ def _can_fold(row: Evaluation, last_read: int, e: int) -> bool:
 
 
 def _action(
-    op: Op, shape: Op, held: Sequence[int], scales: dict[int, Any], output: tuple[int, Any, Any] | None
+    op: Op,
+    shape: Op,
+    held: Sequence[int],
+    scales: dict[int, Any],
+    output: tuple[int, Any, Any] | None,
 ) -> Action:
     """Ops name history slots; actions name entries. ``shape`` tells which numbers are zero."""
-    c_x, terms = op.c_x, []
+    c_x = op.c_x
+    terms: list[tuple[Key, Any]] = []
     for slot, (w, nonzero) in enumerate(zip(op.w, shape.w, strict=True)):
         if not nonzero:
             continue

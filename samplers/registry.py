@@ -136,7 +136,9 @@ def _value(key: str, text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
     try:
-        value = ast.literal_eval(text.title() if text.lower() in ("true", "false", "none") else text)
+        value = ast.literal_eval(
+            text.title() if text.lower() in ("true", "false", "none") else text
+        )
     except (ValueError, SyntaxError):
         raise ValueError(f"option {key}={text!r} is not a number, truth value or list") from None
     wants_int = isinstance(default, int) and not isinstance(default, bool)

@@ -93,7 +93,7 @@ def logsnr(process: NoiseProcess, n: int, k: int, power: float) -> Array:
 def beta_quantiles(k: int) -> Array:
     """k quantiles of Beta(0.6, 0.6) of equally spaced probabilities, from 1 down to 0."""
     # A dependency of torchdiffeq, slow to import.
-    from scipy.special import betaincinv  # type: ignore[import-untyped]
+    from scipy.special import betaincinv
 
     return np.asarray(betaincinv(0.6, 0.6, 1 - np.arange(k) / max(k - 1, 1)), np.float64)
 
@@ -132,9 +132,16 @@ def softlog_levels(
             return float(np.log(high / low))
         return float(np.log1p(rho / low) - np.log1p(rho / high))
 
-    growth = np.expm1(np.linspace(g(process.rho_max), g(end), n + 1))
-    with np.errstate(divide="ignore"):
-        return growth / (1 / low - (1 + growth) / high)
+    def between(least: float, count: int) -> Array:
+        growth = np.expm1(np.linspace(g(process.rho_max), g(least), count))
+        with np.errstate(divide="ignore"):
+            return np.asarray(growth / (1 / low - (1 + growth) / high))
+
+    levels = between(end, n + 1)
+    if n > 1 and levels[-2] < process.rho_min:
+        # No network was trained below rho_min: the last step to 0 starts there.
+        levels = np.append(between(process.rho_min, n), end)
+    return levels
 
 
 def softlog(process: NoiseProcess, n: int, k: int, power: float) -> Array:

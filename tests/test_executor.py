@@ -112,9 +112,10 @@ def test_push_driver_equals_pull_driver_bit_for_bit(spec: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("spec", ["unipc", "unipc:order=1", "heun", "edm:churn=0", "dpmpp"])
 def test_an_edited_sample_is_not_erased_by_a_corrector(spec: str, dtype, in_place: bool) -> None:
-    """On a point mass the flow is affine, so an edit d of x must arrive as (sigma_T / sigma_t) d."""
-    plan, c = build_plan(f"{spec}{',' if ':' in spec else ':'}grid=linspace,final=sigma_min", PROCESS, 8), 0.4
-    executor, x = Executor(plan), torch.linspace(-1, 1, 7, dtype=dtype)
+    """On a point mass the flow is affine: an edit d of x must arrive as (sigma_T / sigma_t) d."""
+    joint = "," if ":" in spec else ":"
+    plan = build_plan(f"{spec}{joint}grid=linspace,final=sigma_min", PROCESS, 8)
+    executor, x, c = Executor(plan), torch.linspace(-1, 1, 7, dtype=dtype), 0.4
     change = torch.linspace(0.1, 0.3, 7, dtype=dtype)
     with torch.no_grad():
         for e, row in enumerate(plan.evaluations):
@@ -122,7 +123,9 @@ def test_an_edited_sample_is_not_erased_by_a_corrector(spec: str, dtype, in_plac
                 expected = plan.end[0] * c + plan.end[1] / row.sigma * (x + change - row.alpha * c)
                 x = x.add_(change) if in_place else x + change
             x = executor.step(e, torch.full_like(x, c), x, torch.zeros_like)
-    torch.testing.assert_close(x, expected, rtol=1e-4 if dtype == torch.float32 else 1e-10, atol=1e-6)
+    torch.testing.assert_close(
+        x, expected, rtol=1e-4 if dtype == torch.float32 else 1e-10, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -143,11 +146,13 @@ def test_half_precision_costs_the_rounding_of_the_outputs_only(cls, dtype) -> No
             output = smooth_model(x, t)
             noise = torch.randn(x.shape, generator=generator)
             if e == 19:  # the last step rounds to the output's type: take its state instead
-                state = scheduler._executor.step(e, output.float(), x, lambda like: noise)
+                state = scheduler._executor.step(
+                    e, output.float(), x, lambda like, noise=noise: noise
+                )
             else:
                 x = scheduler.step(output, t, x, variance_noise=noise, return_dict=False)[0]
                 assert x.dtype == dtype
-            y = replay.step(e, output.double(), y, lambda like: noise.double())
+            y = replay.step(e, output.double(), y, lambda like, noise=noise: noise.double())
     assert (state.double() - y).norm() / y.norm() < 1e-5
 
 
@@ -160,10 +165,13 @@ def test_closed_loop_half_precision(name: str, dtype) -> None:
     better. diffusers adds the rounding of the state at each step.
     """
     ours, peer = {
-        "DDIM": (S.DDIM(grid="trailing"), DDIMScheduler(timestep_spacing="trailing", clip_sample=False)),
+        "DDIM": (
+            S.DDIM(grid="trailing"),
+            DDIMScheduler(timestep_spacing="trailing", clip_sample=False),
+        ),
         "DPMSolverPP": (S.DPMSolverPP(grid="linspace"), DPMSolverMultistepScheduler()),
         "UniPC": (S.UniPC(grid="linspace"), UniPCMultistepScheduler()),
-    }[name]  # fmt: skip
+    }[name]
     start = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
     def rounding(x, t):
