@@ -235,6 +235,8 @@ def test_config_of_a_scheduler_just_built_has_no_class_name(name: str) -> None:
      "LTXEulerAncestralRFScheduler", "MiniMaxH3Scheduler", "PiflowScheduler", "SCMScheduler"],
 )  # fmt: skip
 def test_misleading_configs_without_class_name_are_refused(name: str) -> None:
+    if not hasattr(diffusers, name):
+        pytest.skip(f"this diffusers has no {name}")
     with pytest.raises(ValueError, match=r"no fewstep noise process|cannot tell"):
         from_diffusers_config(build(name).config)
 
