@@ -50,7 +50,8 @@ def split_specs(values: Iterable[str]) -> list[str]:
     """Specs of repeated options; one value may hold several, separated by ``;`` or spaces."""
     specs: dict[str, None] = {}
     for value in values:
-        whole = Path(value).is_file()
+        # A path may hold spaces; only plans are paths.
+        whole = value.endswith(".json") and len(value) < 4096 and Path(value).is_file()
         for spec in [value] if whole else re.split(r"[;\s]+(?![^\[]*\])", value.strip()):
             if spec == "all":
                 specs.update(dict.fromkeys(all_specs()))

@@ -28,6 +28,11 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))
 
 
+def test_many_specs_in_one_value_are_no_path() -> None:
+    specs = [f"unipc:order={p},grid={g}" for p in (1, 2, 3, 4) for g in ("karras", "tan")] * 40
+    assert split_specs([";".join(specs)]) == specs[:8]
+
+
 def test_results_follow_the_schema(tmp_path: Path) -> None:
     run_bench(replace(SMALL, samplers=DEFAULT_SPECS), tmp_path / "out")
     table = json.loads((tmp_path / "out" / "results.json").read_text())
