@@ -31,7 +31,9 @@ from fewstep.models.fashion import NULL_CLASS, SIGMA_DATA, FashionEDM
 app = typer.Typer(add_completion=False, help=__doc__)
 console = Console()
 WEIGHTS = Path(__file__).parent / "weights"
+DENOISER, CLASSIFIER = WEIGHTS / "fashion.safetensors", WEIGHTS / "classifier.safetensors"
 P_MEAN, P_STD = -0.9, 1.3  # of ln(sigma)
+PEAK_RATE = 1.5e-3  # of learning
 WARMUP_IMAGES = 25_000
 
 
@@ -79,90 +81,101 @@ def learning_rate(peak: float, seen: int, total: int) -> float:
     return peak * min(1.0, (seen + 1) / WARMUP_IMAGES) * max(0.0, 1 - seen / total)
 
 
+class Training:
+    """The state of a run: network, average, optimiser, draws, and how far it is."""
+
+    def __init__(self, seed: int, batch: int, peak_rate: float) -> None:
+        torch.manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.seed, self.batch, self.peak_rate = seed, batch, peak_rate
+        self.model = FashionEDM().to(memory_format=torch.channels_last)
+        self.ema = FashionEDM().to(memory_format=torch.channels_last)
+        self.ema.load_state_dict(self.model.state_dict())
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), peak_rate, betas=(0.9, 0.99), weight_decay=0
+        )
+        self.compiled = torch.compile(self.model)
+        self.seen, self.seconds = 0, 0.0
+
+    def step(self, images: Tensor, labels: Tensor, total: int) -> float:
+        """Shows one batch; returns its loss."""
+        self.model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.peak_rate, self.seen, total)
+        index = torch.randint(len(images), (self.batch,), generator=self.generator)
+        dropped = torch.rand(self.batch, generator=self.generator) < 0.1
+        classes = labels[index].masked_fill(dropped, NULL_CLASS)
+        sigma = noise_levels(self.batch, self.generator)
+        noise = torch.randn(self.batch, 1, 28, 28, generator=self.generator)
+        loss = edm_loss(self.compiled, to_signed(images[index]), classes, sigma, noise)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.seen += self.batch
+        # The average spans about a tenth of the images seen, at most 60,000 of them.
+        decay = 0.5 ** (self.batch / min(0.05 * self.seen, 30_000))
+        with torch.no_grad():
+            averaged, current = list(self.ema.parameters()), list(self.model.parameters())
+            torch._foreach_lerp_(averaged, current, 1 - decay)  # type: ignore[arg-type]
+        return loss.item()
+
+    def save(self, path: Path) -> None:
+        state = {
+            "model": self.model.state_dict(), "ema": self.ema.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "generator": self.generator.get_state(),
+            "seen": self.seen, "seconds": self.seconds,
+        }  # fmt: skip
+        torch.save(state, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        for name in ("model", "ema", "optimiser"):
+            getattr(self, name).load_state_dict(state[name])
+        self.generator.set_state(state["generator"])
+        self.seen, self.seconds = state["seen"], state["seconds"]
+        console.print(f"going on from {path}: {self.seen:,} images seen")
+
+
 @app.command()
 def denoiser(
-    images: Annotated[
-        int, typer.Option(help="training images to show, repeats counted")
-    ] = 1_500_000,
+    images: Annotated[int, typer.Option(help="training images, repeats counted")] = 1_500_000,
     batch: Annotated[int, typer.Option(help="images a step")] = 128,
-    peak_rate: Annotated[float, typer.Option(help="largest learning rate")] = 1.5e-3,
     seed: Annotated[int, typer.Option(help="of weights, batches and noise")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
-    run: Annotated[Path, typer.Option(help="folder of the run's checkpoint")] = Path(
-        "runs/fashion"
-    ),
-    out: Annotated[Path, typer.Option(help="where the weights go")] = WEIGHTS
-    / "fashion.safetensors",
+    run: Annotated[Path, typer.Option(help="folder of its checkpoint")] = Path("runs/fashion"),
+    out: Annotated[Path, typer.Option(help="where the weights go")] = DENOISER,
 ) -> None:
     """Trains the class-conditional denoiser."""
     torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    train, train_labels = load_fashion("train")
-    test, test_labels = load_fashion("test")
-    model = FashionEDM().to(memory_format=torch.channels_last)
-    ema = FashionEDM().to(memory_format=torch.channels_last)
-    ema.load_state_dict(model.state_dict())
-    optimiser = torch.optim.AdamW(model.parameters(), peak_rate, betas=(0.9, 0.99), weight_decay=0)
-    seen, seconds, checkpoint = 0, 0.0, run / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
-        generator.set_state(state["generator"])
-        seen, seconds = state["seen"], state["seconds"]
-        console.print(f"going on from {checkpoint}: {seen:,} images seen")
+    (train, train_labels), (test, test_labels) = load_fashion("train"), load_fashion("test")
+    training, checkpoint = Training(seed, batch, PEAK_RATE), run / "checkpoint.pt"
     run.mkdir(parents=True, exist_ok=True)
-    compiled = torch.compile(model)
-    started, running, steps = time.monotonic() - seconds, 0.0, 0
+    if checkpoint.exists():
+        training.load(checkpoint)
+    started, losses = time.monotonic() - training.seconds, []
     columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("training", total=images, completed=seen)
-        while seen < images:
-            model.train()
-            rate = learning_rate(peak_rate, seen, images)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            index = torch.randint(len(train), (batch,), generator=generator)
-            dropped = torch.rand(batch, generator=generator) < 0.1
-            labels = train_labels[index].masked_fill(dropped, NULL_CLASS)
-            sigma = noise_levels(batch, generator)
-            noise = torch.randn(batch, 1, 28, 28, generator=generator)
-            loss = edm_loss(compiled, to_signed(train[index]), labels, sigma, noise)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            seen += batch
-            # The average spans about a tenth of the images seen, at most 60,000 of them.
-            decay = 0.5 ** (batch / min(0.05 * seen, 30_000))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
-            running += loss.item()
-            steps += 1
-            progress.update(task, completed=seen, description=f"loss {running / steps:.4f}")
-            if steps % 400 == 0 or seen >= images:
-                seconds = time.monotonic() - started
-                card = {
-                    "images": seen, "planned": images, "batch": batch, "seed": seed,
-                    "minutes": round(seconds / 60, 1), "loss": round(running / steps, 5),
-                    "validation_loss": round(validation_loss(ema, test, test_labels), 5),
-                }  # fmt: skip
-                console.print(json.dumps(card))
-                with (run / "log.jsonl").open("a") as log:
-                    log.write(json.dumps(card) + "\n")
-                torch.save(
-                    {
-                        "model": model.state_dict(), "ema": ema.state_dict(),
-                        "optimiser": optimiser.state_dict(), "generator": generator.get_state(),
-                        "seen": seen, "seconds": seconds,
-                    },
-                    checkpoint.with_suffix(".new"),
-                )  # fmt: skip
-                checkpoint.with_suffix(".new").replace(checkpoint)
-                save_weights(ema, out, card)
-                running, steps = 0.0, 0
+        task = progress.add_task("training", total=images, completed=training.seen)
+        while training.seen < images:
+            losses.append(training.step(train, train_labels, images))
+            mean = sum(losses) / len(losses)
+            progress.update(task, completed=training.seen, description=f"loss {mean:.4f}")
+            if len(losses) < 400 and training.seen < images:
+                continue
+            training.seconds = time.monotonic() - started
+            card = {
+                "images": training.seen, "planned": images, "batch": batch, "seed": seed,
+                "minutes": round(training.seconds / 60, 1), "loss": round(mean, 5),
+                "validation_loss": round(validation_loss(training.ema, test, test_labels), 5),
+            }  # fmt: skip
+            console.print(json.dumps(card))
+            with (run / "log.jsonl").open("a") as log:
+                log.write(json.dumps(card) + "\n")
+            training.save(checkpoint)
+            save_weights(training.ema, out, card)
+            losses.clear()
 
 
 @app.command()
@@ -170,8 +183,7 @@ def classifier(
     epochs: Annotated[int, typer.Option(help="passes over the training split")] = 12,
     seed: Annotated[int, typer.Option(help="of weights and batches")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
-    out: Annotated[Path, typer.Option(help="where the weights go")] = WEIGHTS
-    / "classifier.safetensors",
+    out: Annotated[Path, typer.Option(help="where the weights go")] = CLASSIFIER,
 ) -> None:
     """Trains the small classifier whose features and accuracy the benchmark uses."""
     torch.set_num_threads(threads)
