@@ -71,9 +71,8 @@ class Executor:
         if step.convert is not None:
             held[step.entry] = self._convert(step, index, output, x, recycle)
         held["x"], held["o"] = x, output
-        last = max(i for i, action in enumerate(step.actions) if action.dest == "x")
         for i, action in enumerate(step.actions):
-            self._run(action, x, draw, recycle, fresh=i == last)
+            self._run(action, x, draw, recycle, fresh=i == step.last)
         result = held.pop("x")
         del held["o"]
         for entry in step.free:
@@ -166,10 +165,9 @@ def _add(tensor: Tensor, other: Tensor, c: Any) -> Tensor:
 def _combine(
     terms: Sequence[tuple[Tensor, Any]], out: Tensor | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """sum c_i t_i in as few passes as torch has: k - 1 if a coefficient is 1, else k."""
+    """sum c_i t_i in as few passes as torch has: k - 1 if the first coefficient is 1, else k."""
     if any(isinstance(c, Tensor) for _, c in terms):
         return torch.stack([tensor * c for tensor, c in terms]).sum(0)
-    terms = sorted(terms, key=lambda term: term[1] != 1.0)
     (first, c), *rest = terms
     if dtype is not None and first.dtype != dtype and (not rest or c != 1.0):
         first = first.to(dtype)

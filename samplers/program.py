@@ -31,7 +31,8 @@ class Step:
 
     Attributes:
         convert: terms of the converted output that is stored as entry ``entry``; None if folded.
-        actions: the ops; the last one that writes x makes the tensor that is returned.
+        actions: the ops.
+        last: number of the action that makes the tensor that is returned.
         free: entries that nothing reads any more.
         base_pending: a later evaluation reads base as this one leaves it.
         rebuild: terms that give the returned x again from what stays in memory; None if impossible.
@@ -41,6 +42,7 @@ class Step:
     entry: int
     convert: Terms | None
     actions: tuple[Action, ...]
+    last: int
     free: tuple[int, ...]
     base_pending: bool
     rebuild: Terms | None
@@ -87,9 +89,10 @@ def compile_plan(
                 scales[entry] = 1.0
         free = tuple(k for k in {*held} if last_read[k] <= e)
         pending = _base_pending(plan, e)
-        rebuild = _rebuild(actions, free, pending)
+        last = max(i for i, action in enumerate(actions) if action.dest == "x")
+        rebuild = _rebuild(actions, last, free) if pending else None
         data = (p, q) if row.form == "data" else _data(prediction, row)
-        steps.append(Step(entry, convert, tuple(actions), free, pending, rebuild, data))
+        steps.append(Step(entry, convert, tuple(actions), last, free, pending, rebuild, data))
     return tuple(steps)
 
 
@@ -129,7 +132,9 @@ def plan_values(plan: Plan) -> list[float]:
 
 
 def _terms(*terms: tuple[Key, Any]) -> Terms:
-    return tuple((key, c) for key, c in terms if not (isinstance(c, float) and c == 0.0))
+    """Without those that are zero; one with coefficient 1 first, which saves a pass."""
+    kept = [(key, c) for key, c in terms if not (isinstance(c, float) and c == 0.0)]
+    return tuple(sorted(kept, key=lambda term: not (isinstance(term[1], float) and term[1] == 1)))
 
 
 def _can_fold(row: Evaluation, last_read: int, e: int) -> bool:
@@ -180,11 +185,8 @@ def _base_pending(plan: Plan, e: int) -> bool:
     return False
 
 
-def _rebuild(actions: Sequence[Action], free: Sequence[int], pending: bool) -> Terms | None:
+def _rebuild(actions: Sequence[Action], last: int, free: Sequence[int]) -> Terms | None:
     """The last op on x, if base and surviving entries are all it reads and stay as they were."""
-    if not pending:
-        return None
-    last = max(i for i, action in enumerate(actions) if action.dest == "x")
     action = actions[last]
     gone = {"x", "o", *free}
     untouched = all(later.dest != "base" for later in actions[last + 1 :])
