@@ -86,7 +86,7 @@ def sample(
     classes: Annotated[str, typer.Option(help="Comma list of 0-9, or `all`.")] = "all",
     n: Annotated[int, typer.Option("--n", help="Images.")] = 80,
     seed: Seed = 0,
-    sampler: Annotated[str, typer.Option(help="Spec or saved plan.")] = "unipc",
+    sampler: Annotated[str, typer.Option(help="Spec or saved plan.")] = "ipndm",
     nfe: Annotated[int, typer.Option(help="Network calls.")] = 10,
     guidance: Guidance = "none",
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("samples.png"),

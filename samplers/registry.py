@@ -13,7 +13,7 @@ from fewstep.samplers.deis import deis, ipndm
 from fewstep.samplers.heun import edm_stochastic, heun, heun_intervals
 from fewstep.samplers.multistep import ddim, dpmpp, unipc
 from fewstep.samplers.plan import Plan
-from fewstep.schedules.grids import Grid, make_grid
+from fewstep.schedules.grids import GRIDS, Grid, make_grid
 from fewstep.schedules.process import NoiseProcess
 
 
@@ -94,6 +94,8 @@ class Spec:
         chosen = {**GRID_OPTIONS, **self.grid}
         steps = self.sampler.intervals(process, nfe, chosen["final"] == "zero")
         name = chosen.pop("grid")
+        if name not in ("auto", *GRIDS):
+            raise ValueError(f"unknown grid {name!r}; known: auto, {', '.join(GRIDS)}")
         if name == "auto":
             grid = auto_grid(
                 self.name, process, steps, final=chosen["final"], shift=chosen["shift"]
