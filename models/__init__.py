@@ -4,6 +4,7 @@ if __name__ != "fewstep.models":
     raise ImportError(f"import fewstep.models, not {__name__}")
 
 from fewstep.models.adapters import CallableDenoiser, DiffusersDenoiser, EDMDenoiser, to_data
+from fewstep.models.bundled import bundled_classifier, bundled_denoiser
 from fewstep.models.exact import GaussianDenoiser, MixtureDenoiser
 from fewstep.models.ode import level_at, reference_solution
 
@@ -13,6 +14,8 @@ __all__ = [
     "EDMDenoiser",
     "GaussianDenoiser",
     "MixtureDenoiser",
+    "bundled_classifier",
+    "bundled_denoiser",
     "level_at",
     "reference_solution",
     "to_data",

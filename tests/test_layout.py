@@ -157,6 +157,18 @@ def test_python_in_docs_runs(
         assert f"```text\n{names['plan']}\n```" in (ROOT / "docs/plan_format.md").read_text()
 
 
+def test_python_of_the_readme_runs() -> None:
+    """The block that needs no download and no GPU; the other's names exist."""
+    with_diffusers, without = python_blocks("README.md")
+    names: dict[str, object] = {}
+    exec(compile(without, "README", "exec"), names)
+    images = names["images"]
+    assert isinstance(images, torch.Tensor)
+    assert images.shape == (10, 1, 28, 28)
+    assert "from fewstep import IPNDM" in with_diffusers
+    assert hasattr(fewstep, "IPNDM")
+
+
 def test_solver_of_the_docs_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """The example of ``adding_a_solver.md``, without its edits of files."""
     solver, entry, band, scheduler, row = python_blocks("docs/adding_a_solver.md")
