@@ -217,7 +217,7 @@ def _checks() -> dict[str, tuple[bool, str]]:
         checks[f"weights: {weights}"] = _weights(weights)
     checks["cache folder"] = _cache()
     try:
-        checks["optional: dataset"] = (True, str(data.fashion_folder()))
+        checks["optional: dataset"] = (True, str(data.fashion_folder(download=False)))
     except FileNotFoundError as error:
         checks["optional: dataset"] = (False, str(error))
     checks |= {f"optional: {name}": _installed(name) for name in OPTIONAL}

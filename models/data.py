@@ -13,14 +13,21 @@ CLASS_NAMES = (
     "T-shirt/top", "trouser", "pullover", "dress", "coat",
     "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
+REMEDY = (
+    "install Debian's package dataset-fashion-mnist or set FEWSTEP_FASHION_MNIST to the folder of "
+    "its files"
+)
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 
-def fashion_folder() -> Path:
+def fashion_folder(*, download: bool = True) -> Path:
     """The folder with the four ``idx`` files.
 
     ``FEWSTEP_FASHION_MNIST`` if set, else Debian's package, else a torchvision download into
     ``~/.cache/fewstep``.
+
+    Args:
+        download: whether to try that.
 
     Raises:
         FileNotFoundError: if the files are nowhere and cannot be downloaded.
@@ -30,16 +37,20 @@ def fashion_folder() -> Path:
     if (folder / "train-images-idx3-ubyte.gz").exists():
         return folder
     root = Path.home() / ".cache" / "fewstep"
+    raw = root / "FashionMNIST" / "raw"
+    if (raw / "train-images-idx3-ubyte.gz").exists():
+        return raw
+    if not download:
+        raise FileNotFoundError(f"Fashion-MNIST is not in {folder}; {REMEDY}")
     try:
         from torchvision.datasets import FashionMNIST
 
         FashionMNIST(str(root), download=True)
     except (ImportError, RuntimeError, OSError) as error:
         raise FileNotFoundError(
-            f"Fashion-MNIST not found in {folder} and not downloadable ({error}); install Debian's "
-            "package dataset-fashion-mnist or set FEWSTEP_FASHION_MNIST to the folder of its files"
+            f"Fashion-MNIST is not in {folder} and cannot be downloaded ({error}); {REMEDY}"
         ) from error
-    return root / "FashionMNIST" / "raw"
+    return raw
 
 
 def load_fashion(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
