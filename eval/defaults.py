@@ -3,8 +3,8 @@
     python -m fewstep.eval.defaults --out runs/defaults
 
 For each problem, guidance and number of calls: the error of the default sampler, and of the best
-diffusers scheduler over all its classes and six grids, from noises that chose nothing (the grid
-rule was chosen on seed 101). One table of ratios, their geometric mean and their worst.
+diffusers scheduler over all its classes and six grids, from other noises than those the grids were
+scanned on (seed 101). One table of ratios, their geometric mean and their worst.
 """
 
 import json

@@ -2,9 +2,8 @@
 
 One rule for every process and number of calls: ``softlog`` (equal gaps in ln rho between two
 ratios, see :func:`fewstep.schedules.rules.softlog_levels`), with the two ratios chosen for each
-family. They minimise the worst ratio of the error to that of the best of 450 combinations of
-solver and grid, over nine problems and 5, 8, 10 and 20 calls; ``docs/defaults.md`` has the table
-and the command that prints it. Ratios are in units of data whose standard deviation is near 1.
+family; ``docs/defaults.md`` says how, and has the table of what they reach and the command that
+prints it. Ratios are in units of data whose standard deviation is near 1.
 """
 
 import numpy as np
