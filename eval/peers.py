@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -157,9 +156,10 @@ def process_config(process: NoiseProcess) -> dict[str, Any]:
     if isinstance(process, Flow):
         return {"num_train_timesteps": process.num_train_timesteps}
     if isinstance(process, DiscreteVP):
-        products = np.asarray(process.alphas_cumprod)
-        alphas = np.append(products[:1], products[1:] / products[:-1])
-        return {"num_train_timesteps": len(products), "trained_betas": 1 - alphas}
+        return {
+            "num_train_timesteps": process.num_train_timesteps,
+            "trained_betas": 1 - process.alphas,
+        }
     raise ValueError(
         f"no diffusers peers for {type(process).__name__} processes; use --peers none, or a "
         "discrete VP or flow problem"

@@ -64,7 +64,7 @@ class Problem:
     @property
     def start_scale(self) -> float:
         """Standard deviation of the starting noise: 1, or sigma_max of a VE process."""
-        return self.process.rho_max if isinstance(self.process, VE) else 1.0
+        return self.process.start_scale
 
     def initial_noise(
         self, n: int, seed: int = 0, dtype: torch.dtype = torch.float32, *, first: int = 0

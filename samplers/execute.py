@@ -86,10 +86,13 @@ class Executor:
 
     def data_prediction(self, index: int, output: Tensor, sample: Tensor) -> Tensor:
         """The data prediction of evaluation ``index``, for previews."""
-        p, q = self.steps[index].data or (0.0, 1.0)
         x = sample.to(_state_dtype(sample))
+        return self._data(self.steps[index], output, x).to(output.dtype)
+
+    def _data(self, step: Step, output: Tensor, x: Tensor) -> Tensor:
+        p, q = step.data
         data = x * p + output * q
-        return (self.threshold(data) if self.threshold else data).to(output.dtype)
+        return self.threshold(data) if self.threshold else data
 
     def _resume(self, index: int, sample: Tensor) -> Tensor:
         """The state behind ``sample``; an edit by the caller is carried over to a pending base."""
@@ -118,17 +121,12 @@ class Executor:
         return returned
 
     def _convert(self, step: Step, index: int, output: Tensor, x: Tensor, recycle: bool) -> Tensor:
+        if self.threshold is not None:
+            data, row = self._data(step, output, x), self.plan.evaluations[index]
+            return data if row.form == "data" else (x - row.alpha * data) / row.sigma
         registers = {"x": x, "o": output}
         terms = [(registers[str(key)], c) for key, c in step.convert or ()]
-        out = self._buffer(x) if recycle else None
-        if self.threshold is None:
-            return _combine(terms, out, x.dtype)
-        row = self.plan.evaluations[index]
-        if row.form == "data":
-            return self.threshold(_combine(terms, out, x.dtype))
-        p, q = step.data or (0.0, 1.0)
-        data = self.threshold(x * p + output * q)
-        return (x - row.alpha * data) / row.sigma
+        return _combine(terms, self._buffer(x) if recycle else None, x.dtype)
 
     def _run(self, action: Action, like: Tensor, draw: Draw, recycle: bool, fresh: bool) -> None:
         held = self._held

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewstep.samplers.execute import Executor
-from fewstep.samplers.plan import Evaluation, Plan
+from fewstep.samplers.plan import Plan
 from fewstep.samplers.registry import build_plan
 from fewstep.types import Denoiser, Level
 
@@ -49,9 +49,9 @@ def start_scale(plan: Plan) -> float:
     return first.sigma if first.alpha == 1 else 1.0
 
 
-def levels(plan: Plan, rows: Sequence[Evaluation] | None = None) -> list[Level]:
+def levels(plan: Plan) -> list[Level]:
     """Where the network is called."""
-    rows = plan.evaluations if rows is None else rows
+    rows = plan.evaluations
     after = [row.sigma for row in rows[1:]] + [plan.end[1]]
     return [
         Level(row.time, row.alpha, row.sigma, e, next_sigma)

@@ -46,7 +46,7 @@ class Step:
     free: tuple[int, ...]
     base_pending: bool
     rebuild: Terms | None
-    data: tuple[Any, Any] | None
+    data: tuple[Any, Any]
 
 
 def compile_plan(
@@ -91,7 +91,7 @@ def compile_plan(
         pending = _base_pending(plan, e)
         last = max(i for i, action in enumerate(actions) if action.dest == "x")
         rebuild = _rebuild(actions, last, free) if pending else None
-        data = (p, q) if row.form == "data" else _data(prediction, row)
+        data = prediction.coefficients(row.alpha, row.sigma, "data")
         steps.append(Step(entry, convert, tuple(actions), last, free, pending, rebuild, data))
     return tuple(steps)
 
@@ -193,7 +193,3 @@ def _rebuild(actions: Sequence[Action], last: int, free: Sequence[int]) -> Terms
     if untouched and not action.nu and not any(key in gone for key, _ in action.terms):
         return action.terms
     return None
-
-
-def _data(prediction: Prediction, row: Evaluation) -> tuple[Any, Any]:
-    return prediction.coefficients(row.alpha, row.sigma, "data")

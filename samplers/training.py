@@ -13,8 +13,7 @@ def training_tables(process: NoiseProcess) -> dict[str, Tensor]:
     """What pipelines read off a scheduler of discrete training times; nothing for the others."""
     if not isinstance(process, DiscreteVP):
         return {}
-    products = np.asarray(process.alphas_cumprod)
-    alphas = np.append(products[:1], products[1:] / products[:-1])
+    products, alphas = np.asarray(process.alphas_cumprod), process.alphas
     tables = {"alphas_cumprod": products, "alphas": alphas, "betas": 1 - alphas}
     return {name: torch.tensor(table, dtype=torch.float32) for name, table in tables.items()}
 

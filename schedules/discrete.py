@@ -49,6 +49,12 @@ class DiscreteVP(NoiseProcess):
         # Of the ratios, as in ``time``: so that the training levels map to whole times exactly.
         return np.asarray(-0.5 * np.log1p(self._rhos**2))
 
+    @cached_property
+    def alphas(self) -> Array:
+        """(N,) factors 1 - beta of which ``alphas_cumprod`` is the running product."""
+        products = np.asarray(self.alphas_cumprod)
+        return np.append(products[:1], products[1:] / products[:-1])
+
     @property
     def num_train_timesteps(self) -> int:
         return len(self.alphas_cumprod)
