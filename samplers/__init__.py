@@ -5,7 +5,8 @@ if __name__ != "fewstep.samplers":
 
 from fewstep.samplers.loop import sample
 from fewstep.samplers.plan import Evaluation, Op, Plan
-from fewstep.samplers.registry import DEFAULT_SPECS, SAMPLERS, build_plan, parse_spec
+from fewstep.samplers.registry import DEFAULT_SPECS, build_plan
+from fewstep.samplers.spec import SAMPLERS, parse_spec
 
 __all__ = [
     "DEFAULT_SPECS",

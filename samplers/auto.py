@@ -6,9 +6,11 @@ family; ``docs/defaults.md`` says how, and has the table of what they reach and 
 prints it. Ratios are in units of data whose standard deviation is near 1.
 """
 
+from typing import cast
+
 import numpy as np
 
-from fewstep.schedules.grids import Grid, grid_from_rho
+from fewstep.schedules.grids import GRIDS, Final, Grid, grid_from_rho, make_grid
 from fewstep.schedules.process import NoiseProcess
 from fewstep.schedules.rules import softlog_levels
 
@@ -42,3 +44,29 @@ def auto_grid(
     rho = shift * softlog_levels(process, steps, low, high, end)
     rho[0], rho[-1] = process.rho_max, shift * end
     return grid_from_rho(process, np.asarray(rho), "softlog")
+
+
+def chosen_grid(
+    sampler: str,
+    process: NoiseProcess,
+    steps: int,
+    name: str,
+    *,
+    final: str = "zero",
+    power: float = 7.0,
+    shift: float = 1.0,
+) -> Grid:
+    """The grid called ``name``: the automatic one of ``sampler``, or one of ``GRIDS``.
+
+    Raises:
+        ValueError: for an unknown name, or settings that do not fit.
+    """
+    if name == "auto":
+        return auto_grid(sampler, process, steps, final=final, shift=shift)
+    if name not in GRIDS:
+        known = ", ".join(GRIDS)
+        raise ValueError(
+            f"unknown grid {name!r}; known: auto, {known}, and in a scheduler diffusers"
+        )
+    ending = cast(Final, final)  # make_grid checks it
+    return make_grid(process, steps, name, final=ending, power=power, shift=shift)

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from fewstep.samplers import settings
-from fewstep.samplers.auto import auto_grid
+from fewstep.samplers.auto import chosen_grid
 from fewstep.samplers.registry import SAMPLERS
-from fewstep.schedules.grids import GRIDS, Final, Grid, grid_from_sigmas, grid_from_times, make_grid
+from fewstep.schedules.grids import Grid, grid_from_sigmas, grid_from_times
 from fewstep.schedules.peers import diffusers_grid
 from fewstep.schedules.process import Flow, NoiseProcess
 from fewstep.schedules.spacing import grid_rule_from_config, shift_from_config, shift_sigmas
@@ -34,22 +34,20 @@ def by_count(
         raise ValueError(f"num_inference_steps must be at least 1, got {n}")
     seen, entry = settings.view(config), SAMPLERS[sampler]
     name, inherited = config["grid"], config["inherited_from"] is not None
+    options = {key: config[key] for key in entry.options()}
     if name == "diffusers":
-        steps = entry.intervals(process, n)
+        steps = entry.intervals(process, n, options=options)
         return Choice(diffusers_grid(process, seen, steps, mu=mu), n, "grid='diffusers'")
     power, reason, shift = 7.0, f"grid={name!r}", shift_from_config(seen, mu)
     if name == "auto":
         rule = grid_rule_from_config(seen, obey_spacing=not inherited, mu=mu)
         name, power, reason = rule.name, rule.power, rule.reason
     ending = config["final"] or (None if inherited else config["final_sigmas_type"]) or "zero"
-    final = cast(Final, ending)  # make_grid checks it
-    steps = entry.intervals(process, n, final == "zero")
+    steps = entry.intervals(process, n, ending == "zero", options)
+    grid = chosen_grid(sampler, process, steps, name, final=ending, power=power, shift=shift)
     if name == "auto":
-        grid = auto_grid(sampler, process, steps, final=final, shift=shift)
-        return Choice(grid, n, f"{grid.name}, the automatic rule of {sampler}")
-    if name not in GRIDS:
-        raise ValueError(f"unknown grid {name!r}; known: auto, diffusers, {', '.join(GRIDS)}")
-    return Choice(make_grid(process, steps, name, final=final, power=power, shift=shift), n, reason)
+        reason = f"{grid.name}, the automatic rule of {sampler}"
+    return Choice(grid, n, reason)
 
 
 def by_values(
@@ -72,7 +70,6 @@ def by_values(
         if isinstance(process, Flow):
             values = shift_sigmas(values, shift_from_config(settings.view(config), mu)).tolist()
         grid = grid_from_sigmas(process, values)
-    calls = grid.nfe
-    if SAMPLERS[sampler].two_stage:
-        calls = max(2 * calls - int(grid.alpha[0] == 0) - int(grid.rho[-1] == 0), 1)
+    entry = SAMPLERS[sampler]
+    calls = entry.calls(grid, {key: config[key] for key in entry.options()})
     return Choice(grid, calls, "timesteps=" if sigmas is None else "sigmas=")

@@ -7,7 +7,7 @@ from fewstep.samplers.plan import Evaluation, Form, Op, Plan
 from fewstep.schedules.grids import Grid
 
 
-def heun_intervals(nfe: int, without_signal: bool, ends_at_zero: bool) -> int:
+def heun_intervals(nfe: int, without_signal: bool, ends_at_zero: bool, **options: float) -> int:
     """Steps that nfe calls pay for: two each, one where only first order exists.
 
     That is the step to sigma = 0 and one that starts without signal; an odd call left over makes

@@ -18,7 +18,7 @@ import torch
 import fewstep
 from fewstep.samplers import SAMPLERS, build_plan, parse_spec
 from fewstep.samplers.auto import BANDS
-from fewstep.samplers.registry import Sampler
+from fewstep.samplers.spec import Sampler
 from fewstep.schedules import GRIDS, Flow, discrete_vp
 
 ROOT = Path(__file__).resolve().parents[1]

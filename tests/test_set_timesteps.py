@@ -63,7 +63,7 @@ def test_bad_requests_name_the_remedy() -> None:
         scheduler.set_timesteps(timesteps=[100, 500])
     with pytest.raises(ValueError, match="NaN"):
         scheduler.set_timesteps(sigmas=[3.0, float("nan")])
-    with pytest.raises(ValueError, match="unknown grid 'carras'; known: auto, diffusers"):
+    with pytest.raises(ValueError, match="unknown grid 'carras'; known: auto, linspace"):
         schedulers.DDIM(grid="carras").set_timesteps(4)
     with pytest.raises(ValueError, match="order must be 1, 2 or 3 for DPMSolverPP, got 4"):
         schedulers.DPMSolverPP(order=4).set_timesteps(4)

@@ -1,0 +1,143 @@
+"""Samplers by name, and the reading of specs such as ``dpmpp:order=3,grid=karras``.
+
+The entries are in :mod:`fewstep.samplers.registry`, which imports every solver; solvers that run
+others inside (Restart, DC-Solver) look them up here.
+"""
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from fewstep.samplers.auto import chosen_grid
+from fewstep.samplers.plan import Plan
+from fewstep.schedules.grids import Grid
+from fewstep.schedules.process import NoiseProcess
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """One entry of the registry.
+
+    Attributes:
+        build: the solver function, ``build(grid, **options) -> Plan``.
+        scheduler: the name of its diffusers class.
+        summary: one line for tables.
+        paper: where it comes from.
+        steps: for solvers that take ``nfe=`` and a grid with fewer steps than calls:
+            ``steps(nfe, without_signal, ends_at_zero, **options)``, the steps that the calls pay
+            for, never falling with nfe.
+    """
+
+    build: Callable[..., Plan]
+    scheduler: str
+    summary: str
+    paper: str
+    steps: Callable[..., int] | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Names and defaults of the solver's own options."""
+        parameters = inspect.signature(self.build).parameters.values()
+        return {
+            p.name: p.default
+            for p in parameters
+            if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "nfe"
+        }
+
+    def intervals(
+        self,
+        process: NoiseProcess,
+        nfe: int,
+        ends_at_zero: bool = True,
+        options: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Steps of the grid that ``nfe`` calls walk."""
+        if self.steps is None:
+            return nfe
+        without_signal = process.from_rho(process.rho_max)[0] == 0
+        return self.steps(nfe, without_signal, ends_at_zero, **options or {})
+
+    def calls(self, grid: Grid, options: Mapping[str, Any]) -> int:
+        """The most calls that walk a given grid."""
+        if self.steps is None:
+            return grid.nfe
+        ends = bool(grid.alpha[0] == 0), bool(grid.rho[-1] == 0)
+        return next(n for n in count(grid.nfe) if self.steps(n + 1, *ends, **options) > grid.nfe)
+
+    def plan(self, grid: Grid, nfe: int, options: Mapping[str, Any]) -> Plan:
+        return self.build(grid, **options, **({"nfe": nfe} if self.steps else {}))
+
+
+SAMPLERS: dict[str, Sampler] = {}
+GRID_OPTIONS = {"grid": "auto", "final": "zero", "power": 7.0, "shift": 1.0}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed spec: the sampler's name, its own options, and those of the grid."""
+
+    name: str
+    options: Mapping[str, Any]
+    grid: Mapping[str, Any]
+
+    @property
+    def sampler(self) -> Sampler:
+        return SAMPLERS[self.name]
+
+    def build(self, process: NoiseProcess, nfe: int) -> Plan:
+        """The plan for a process and a number of calls."""
+        if nfe < 1:
+            raise ValueError(f"a sampler needs at least 1 call, got nfe = {nfe}")
+        chosen = {**GRID_OPTIONS, **self.grid}
+        steps = self.sampler.intervals(process, nfe, chosen["final"] == "zero", self.options)
+        grid = chosen_grid(self.name, process, steps, chosen.pop("grid"), **chosen)
+        return self.sampler.plan(grid, nfe, self.options).renamed(str(self))
+
+    def __str__(self) -> str:
+        pairs = ",".join(f"{k}={v}" for k, v in {**self.options, **self.grid}.items())
+        return self.name + (f":{pairs}" if pairs else "")
+
+
+def parse_spec(text: str) -> Spec:
+    """Reads ``name`` or ``name:option=value,...``; list values are written ``[0,1]``.
+
+    Raises:
+        ValueError: for an unknown sampler or option, or a malformed pair.
+    """
+    name, _, rest = text.strip().partition(":")
+    if name not in SAMPLERS:
+        raise ValueError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")
+    known = SAMPLERS[name].options()
+    options: dict[str, Any] = {}
+    grid: dict[str, Any] = {}
+    for pair in re.split(r",(?![^\[]*\])", rest) if rest else ():
+        key, equals, value = pair.partition("=")
+        key = key.strip()
+        if not equals or key not in {**known, **GRID_OPTIONS}:
+            raise ValueError(
+                f"unknown option {pair!r} of sampler {name!r}; known: "
+                f"{', '.join(f'{k}=' for k in {**known, **GRID_OPTIONS})}"
+            )
+        default = GRID_OPTIONS.get(key, known.get(key))
+        (grid if key in GRID_OPTIONS else options)[key] = _value(key, value.strip(), default)
+    return Spec(name, options, grid)
+
+
+def _value(key: str, text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text
+    try:
+        value = ast.literal_eval(
+            text.title() if text.lower() in ("true", "false", "none") else text
+        )
+    except (ValueError, SyntaxError):
+        raise ValueError(f"option {key}={text!r} is not a number, truth value or list") from None
+    wants_int = isinstance(default, int) and not isinstance(default, bool)
+    if wants_int and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError(f"option {key} takes a whole number, got {text!r}")
+    if isinstance(default, float) and not isinstance(value, int | float):
+        raise ValueError(f"option {key} takes a number, got {text!r}")
+    return value
