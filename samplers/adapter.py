@@ -180,8 +180,12 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _begin(self, index: int) -> None:
         """Starts a trajectory at an entry, where multistep methods have no history yet."""
         assert self.plan is not None
-        plan = tail(self.plan, index, lambda grid: self._build(grid, grid.nfe), self.grid)
+        plan = tail(self.plan, index, self._rebuild, self.process)
         self._executor, self._offset = self._run(plan), index
+
+    def _rebuild(self, grid: Grid, nfe: int) -> Plan:
+        """The solver on a part of its grid, for a late start."""
+        return self._build(grid, nfe)
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """The network's input: the sample, or EDM's c_in x = x / sqrt(sigma^2 + sigma_data^2)."""

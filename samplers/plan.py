@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 SCHEMA = 1
+NO_PLAN = "this file is not a fewstep plan: no 'kind': 'fewstep.plan'"
 Register = Literal["x", "base", "H0"]
 Form = Literal["data", "noise"]
 Store = Literal["push", "replace"]
@@ -97,10 +98,13 @@ class Plan:
                         last[held[j]] = e
         return tuple((held[0], last.get(held[0], -1)) for held in entries)
 
+    def table(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return {"schema": SCHEMA, "kind": "fewstep.plan", **asdict(self)}
+
     def to_json(self) -> str:
         """The table as JSON; ``Plan.from_json`` gives back every number bit for bit."""
-        table: dict[str, Any] = {"schema": SCHEMA, "kind": "fewstep.plan", **asdict(self)}
-        return json.dumps(table, allow_nan=False, indent=1)
+        return json.dumps(self.table(), allow_nan=False, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
@@ -110,13 +114,19 @@ class Plan:
             ValueError: if the text is no plan, or one of a newer schema.
         """
         try:
-            table = json.loads(text)
-            if table["kind"] != "fewstep.plan":
-                raise KeyError("kind")
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise ValueError(
-                "this file is not a fewstep plan: no 'kind': 'fewstep.plan'"
-            ) from error
+            return cls.from_table(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ValueError(NO_PLAN) from error
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> "Plan":
+        """Reads what :meth:`table` gave, before or after JSON.
+
+        Raises:
+            ValueError: if it is no plan, or one of a newer schema.
+        """
+        if not isinstance(table, Mapping) or table.get("kind") != "fewstep.plan":
+            raise ValueError(NO_PLAN)
         if table["schema"] > SCHEMA:
             raise ValueError(
                 f"plan of schema {table['schema']}, this fewstep reads up to {SCHEMA}: update it"

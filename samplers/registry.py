@@ -2,34 +2,50 @@
 
 from pathlib import Path
 
+from fewstep.samplers.ddim import ddim, euler, euler_ancestral
 from fewstep.samplers.deis import deis, ipndm
+from fewstep.samplers.dpmpp import dpmpp
 from fewstep.samplers.heun import edm_stochastic, heun, heun_intervals
-from fewstep.samplers.multistep import ddim, dpmpp, unipc
 from fewstep.samplers.plan import Plan
+from fewstep.samplers.restart import restart, restart_steps
+from fewstep.samplers.sa import sa, sa_steps
+from fewstep.samplers.singlestep import rho_rk, singlestep
 from fewstep.samplers.spec import SAMPLERS, Sampler, parse_spec
-from fewstep.schedules.grids import Grid
+from fewstep.samplers.unipc import unipc
 from fewstep.schedules.process import NoiseProcess
 
-__all__ = ["DEFAULT_SPECS", "SAMPLERS", "build_plan"]
-
-
-def euler(grid: Grid) -> Plan:
-    """Euler's method in sigma / alpha: DDIM without noise, written in the noise form."""
-    return ipndm(grid, order=1).renamed("euler")
+__all__ = ["DEFAULT_SPECS", "SAMPLERS", "build_plan", "check_process"]
 
 
 SAMPLERS |= {
     "ddim": Sampler(ddim, "DDIM", "first order; eta adds noise", "arXiv:2010.02502"),
     "euler": Sampler(euler, "Euler", "first order in sigma / alpha", "arXiv:2206.00364"),
+    "euler_a": Sampler(
+        euler_ancestral, "EulerAncestral", "Euler with ancestral noise", "arXiv:2010.02502"
+    ),
     "dpmpp": Sampler(dpmpp, "DPMSolverPP", "DPM-Solver++ 1M-3M and SDE", "arXiv:2211.01095"),
+    "singlestep": Sampler(
+        singlestep, "DPMSolverPPSinglestep", "DPM-Solver++ 2S, 3S and SDE", "arXiv:2211.01095"
+    ),
     "unipc": Sampler(unipc, "UniPC", "predictor-corrector, order p + 1", "arXiv:2302.04867"),
     "deis": Sampler(deis, "DEIS", "Adams-Bashforth in t, rho or ln rho", "arXiv:2204.13902"),
+    "rho_rk": Sampler(
+        rho_rk, "DEISRungeKutta", "Runge-Kutta in rho, 2 to 4 calls a step", "arXiv:2204.13902"
+    ),
     "ipndm": Sampler(ipndm, "IPNDM", "fixed Adams-Bashforth weights", "arXiv:2204.13902"),
     "heun": Sampler(
         heun, "Heun", "two calls a step, second order", "arXiv:2206.00364", heun_intervals
     ),
     "edm": Sampler(
         edm_stochastic, "EDMStochastic", "Heun with churn", "arXiv:2206.00364", heun_intervals
+    ),
+    "sa": Sampler(sa, "SASolver", "stochastic predictor-corrector", "arXiv:2309.05019", sa_steps),
+    "restart": Sampler(
+        restart,
+        "Restart",
+        "climbs back in noise, around any solver",
+        "arXiv:2306.14878",
+        restart_steps,
     ),
 }
 
@@ -52,9 +68,14 @@ def build_plan(sampler: str | Path | Plan, process: NoiseProcess, nfe: int) -> P
         return parse_spec(str(sampler)).build(process, nfe)
     if sampler.nfe != nfe:
         raise ValueError(f"the plan {sampler.name!r} makes {sampler.nfe} calls, not {nfe}")
-    if dict(sampler.process) != process.identity():
-        raise ValueError(
-            f"the plan {sampler.name!r} was made for another noise process "
-            f"({sampler.process.get('process')}); build one for this model's"
-        )
+    check_process(sampler, process)
     return sampler
+
+
+def check_process(plan: Plan, process: NoiseProcess) -> None:
+    """Raises ValueError if the plan was made for another noise process."""
+    if dict(plan.process) != process.identity():
+        raise ValueError(
+            f"the plan {plan.name!r} was made for another noise process "
+            f"({plan.process.get('process')}); build one for this model's"
+        )

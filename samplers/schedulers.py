@@ -7,21 +7,31 @@ move. diffusers needs ``SchedulerMixin`` in the namespace of a scheduler's modul
 not to lie in a folder that is named like a pipeline of its own.
 """
 
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from collections.abc import Sequence
+from typing import Any
 
+import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+
+from fewstep.samplers import settings
 from fewstep.samplers.adapter import PlanSchedulerMixin
-from fewstep.samplers.registry import SAMPLERS
+from fewstep.samplers.plan import Plan
+from fewstep.samplers.registry import SAMPLERS, check_process
+from fewstep.samplers.restart_recipes import recipe
 from fewstep.samplers.settings import with_settings
+from fewstep.schedules.grids import Grid
 
 __all__ = [
-    "DDIM", "DEIS", "IPNDM", "DPMSolverPP", "EDMStochastic", "Euler", "Heun", "SchedulerMixin",
-    "UniPC",
+    "DDIM", "DEIS", "IPNDM", "DEISRungeKutta", "DPMSolverPP", "DPMSolverPPSinglestep",
+    "EDMStochastic", "Euler", "EulerAncestral", "Heun", "PlanScheduler", "Restart", "SASolver",
+    "SchedulerMixin", "UniPC",
 ]  # fmt: skip
 
 
 @with_settings(SAMPLERS["ddim"].options())
 class DDIM(PlanSchedulerMixin):
-    """DDIM (arXiv:2010.02502); options of :func:`fewstep.samplers.multistep.ddim`."""
+    """DDIM (arXiv:2010.02502); options of :func:`fewstep.samplers.ddim.ddim`."""
 
     sampler = "ddim"
 
@@ -33,16 +43,31 @@ class Euler(PlanSchedulerMixin):
     sampler = "euler"
 
 
+@with_settings(SAMPLERS["euler_a"].options())
+class EulerAncestral(PlanSchedulerMixin):
+    """Euler with ancestral noise; option of :func:`fewstep.samplers.ddim.euler_ancestral`."""
+
+    sampler = "euler_a"
+
+
 @with_settings(SAMPLERS["dpmpp"].options())
 class DPMSolverPP(PlanSchedulerMixin):
-    """DPM-Solver++ (arXiv:2211.01095); options of :func:`fewstep.samplers.multistep.dpmpp`."""
+    """DPM-Solver++ (arXiv:2211.01095); options of :func:`fewstep.samplers.dpmpp.dpmpp`."""
 
     sampler = "dpmpp"
 
 
+@with_settings(SAMPLERS["singlestep"].options())
+class DPMSolverPPSinglestep(PlanSchedulerMixin):
+    """DPM-Solver++ 2S and 3S (arXiv:2211.01095); options of
+    :func:`fewstep.samplers.singlestep.singlestep`."""
+
+    sampler = "singlestep"
+
+
 @with_settings(SAMPLERS["unipc"].options())
 class UniPC(PlanSchedulerMixin):
-    """UniPC (arXiv:2302.04867); options of :func:`fewstep.samplers.multistep.unipc`."""
+    """UniPC (arXiv:2302.04867); options of :func:`fewstep.samplers.unipc.unipc`."""
 
     sampler = "unipc"
 
@@ -52,6 +77,13 @@ class DEIS(PlanSchedulerMixin):
     """DEIS (arXiv:2204.13902); options of :func:`fewstep.samplers.deis.deis`."""
 
     sampler = "deis"
+
+
+@with_settings(SAMPLERS["rho_rk"].options())
+class DEISRungeKutta(PlanSchedulerMixin):
+    """DEIS' rhoRK (arXiv:2204.13902); options of :func:`fewstep.samplers.singlestep.rho_rk`."""
+
+    sampler = "rho_rk"
 
 
 @with_settings(SAMPLERS["ipndm"].options())
@@ -75,5 +107,81 @@ class EDMStochastic(PlanSchedulerMixin):
     sampler = "edm"
 
 
-for _cls in (DDIM, DEIS, IPNDM, DPMSolverPP, EDMStochastic, Euler, Heun, UniPC):
-    _cls.__module__ = "fewstep"
+@with_settings(SAMPLERS["sa"].options())
+class SASolver(PlanSchedulerMixin):
+    """SA-Solver (arXiv:2309.05019); options of :func:`fewstep.samplers.sa.sa`."""
+
+    sampler = "sa"
+
+
+@with_settings(SAMPLERS["restart"].options())
+class Restart(PlanSchedulerMixin):
+    """Restart (arXiv:2306.14878); options of :func:`fewstep.samplers.restart.restart`.
+
+    ``strength`` of an image-to-image pipeline is a share of the calls, those of the intervals
+    included.
+    """
+
+    sampler = "restart"
+
+    def _rebuild(self, grid: Grid, nfe: int) -> Plan:
+        options = settings.live(self.config)
+        made = recipe(**{name: options[name] for name in SAMPLERS["restart"].options()})
+        return made.main.plan(grid, nfe)
+
+
+@with_settings({**SAMPLERS["ipndm"].options(), "plans": None})
+class PlanScheduler(PlanSchedulerMixin):
+    """Runs stored plans; without any it is :class:`IPNDM`.
+
+    ``plans`` are the tables of plans (``Plan.table()``) of different numbers of calls, for the
+    noise process of this config; ``set_timesteps(n)`` takes the one that makes n calls.
+    """
+
+    sampler = "ipndm"
+
+    def _setup(self) -> None:
+        tables = [plan.table() if isinstance(plan, Plan) else plan for plan in self._stored()]
+        register: Any = self.register_to_config
+        register(plans=tables or None)  # JSON only, so that it can be saved
+        super()._setup()
+
+    def _stored(self) -> list[Any]:
+        return list(settings.live(self.config)["plans"] or ())
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: torch.device | str | None = None,
+        timesteps: Sequence[float] | Tensor | None = None,
+        sigmas: Sequence[float] | Tensor | None = None,
+        mu: float | None = None,
+    ) -> None:
+        """As in the other classes; a stored plan has its own levels, and ``mu`` does not move them.
+
+        Raises:
+            ValueError: if no stored plan makes that many calls, it belongs to another noise
+                process, or levels are given beside it.
+        """
+        plans = {plan.nfe: plan for plan in map(Plan.from_table, self._stored())}
+        if not plans:
+            super().set_timesteps(num_inference_steps, device, timesteps, sigmas, mu)
+            return
+        if timesteps is not None or sigmas is not None or num_inference_steps not in plans:
+            raise ValueError(
+                f"this PlanScheduler holds plans of {', '.join(map(str, sorted(plans)))} calls, "
+                "with levels of their own: call set_timesteps with one of these numbers, and "
+                "without timesteps= and sigmas="
+            )
+        plan = plans[num_inference_steps]
+        check_process(plan, self.process)
+        self.grid_reason = f"the stored plan {plan.name!r}"
+        self._adopt(plan, self.process, device)
+
+    def _rebuild(self, grid: Grid, nfe: int) -> Plan:
+        return SAMPLERS["ipndm"].plan(grid, nfe, {})
+
+
+for _name in __all__:
+    if _name != "SchedulerMixin":
+        globals()[_name].__module__ = "fewstep"

@@ -6,7 +6,6 @@ others inside (Restart, DC-Solver) look them up here.
 
 import ast
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -113,7 +112,7 @@ def parse_spec(text: str) -> Spec:
     known = SAMPLERS[name].options()
     options: dict[str, Any] = {}
     grid: dict[str, Any] = {}
-    for pair in re.split(r",(?![^\[]*\])", rest) if rest else ():
+    for pair in _pairs(rest):
         key, equals, value = pair.partition("=")
         key = key.strip()
         if not equals or key not in {**known, **GRID_OPTIONS}:
@@ -126,8 +125,19 @@ def parse_spec(text: str) -> Spec:
     return Spec(name, options, grid)
 
 
+def _pairs(text: str) -> list[str]:
+    """Splits at the commas outside brackets."""
+    pairs, depth, start = [], 0, 0
+    for i, c in enumerate(text):
+        depth += (c == "[") - (c == "]")
+        if c == "," and depth == 0:
+            pairs.append(text[start:i])
+            start = i + 1
+    return [*pairs, text[start:]] if text else []
+
+
 def _value(key: str, text: str, default: Any) -> Any:
-    if isinstance(default, str):
+    if isinstance(default, str) and not text.startswith("["):
         return text
     try:
         value = ast.literal_eval(

@@ -1,32 +1,104 @@
 """A plan entered in the middle, as image-to-image pipelines do."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from fewstep.samplers.plan import Op, Plan
+import numpy as np
+
+from fewstep.samplers.plan import Evaluation, Op, Plan
 from fewstep.schedules.grids import Grid
+from fewstep.schedules.process import NoiseProcess
+
+Rebuild = Callable[[Grid, int], Plan]
 
 
-def tail(plan: Plan, k: int, rebuild: Callable[[Grid], Plan], grid: Grid) -> Plan:
-    """The plan that starts at evaluation ``k`` and makes the calls that are left.
+def tail(plan: Plan, k: int, rebuild: Rebuild, process: NoiseProcess) -> Plan:
+    """The plan that starts at evaluation ``k`` and calls the network where the whole one does.
 
-    Where the rows from k on look back at nothing they are taken as they are. Multistep methods
-    begin anew on the rest of the grid. The second call of a step is no place to start: it leaves
-    the sample alone, and the next step begins from the same level.
+    Rows that look back at nothing before k are taken as they are. Those that do are planned anew:
+    a multistep method starts up again at their levels; what is left of a step of several calls is
+    walked at first order.
 
     Args:
         plan: the whole.
         k: where to start, 0 <= k < plan.nfe.
-        rebuild: the solver, for a method of one call a step.
-        grid: of the whole plan.
+        rebuild: the solver on the levels of such rows, for a number of calls.
+        process: the noise process of the plan.
     """
-    if k == 0:
-        return plan
-    rows = plan.evaluations[k:]
+    rows, end = plan.evaluations, (0.0, *plan.end)
+    r = _stands_alone_from(plan, k)
+    if r == k:
+        return replace(plan, evaluations=rows[k:])
+    marks = [*map(_level, rows), end]
+    if anew := _anew(marks[k:], rebuild, process):
+        return replace(plan, evaluations=anew)
+    # A climb (Restart's) closes the stretch: the call before it is only a stop on the way.
+    climbs = _rho(marks[r]) > _rho(marks[r - 1])
+    stretch = marks[k : r if climbs else r + 1]
+    head = _anew(stretch, rebuild, process) or _first_order(stretch, rows[k:r])
+    if climbs:
+        head += (replace(rows[r - 1], ops=(_climb(marks[r - 1], marks[r]),), store="push"),)
+    return replace(plan, evaluations=(*head, *rows[r:]))
+
+
+def _stands_alone_from(plan: Plan, k: int) -> int:
+    """The first row from k on after which nothing is read that earlier ones wrote."""
+    read_until = -1
+    pending = False  # whether base will be read before it is written again, seen from the end
+    base_pending = [False] * (plan.nfe + 1)
+    for e in range(plan.nfe - 1, -1, -1):
+        for op in reversed(plan.evaluations[e].ops):
+            pending = bool(op.c_b) or (pending and op.reg != "base")
+        base_pending[e] = pending
+    for e, (_, last) in enumerate(plan.reads):
+        if e >= k and read_until < e and not base_pending[e]:
+            return e
+        read_until = max(read_until, last)
+    return plan.nfe
+
+
+Mark = tuple[float, float, float]  # time, alpha, sigma
+Rows = tuple[Evaluation, ...]
+
+
+def _level(row: Evaluation) -> Mark:
+    return row.time, row.alpha, row.sigma
+
+
+def _rho(mark: Mark) -> float:
+    return mark[2] / mark[1] if mark[1] else math.inf
+
+
+def _anew(marks: Sequence[Mark], rebuild: Rebuild, process: NoiseProcess) -> Rows:
+    """The solver on these levels; nothing if it would call the network elsewhere."""
+    calls = len(marks) - 1
+    distinct = [mark for i, mark in enumerate(marks) if i == 0 or mark != marks[i - 1]]
+    rho, time = np.array([_rho(m) for m in distinct]), np.array([m[0] for m in distinct])
     try:
-        return replace(plan, evaluations=rows)
-    except ValueError:  # a row reads what only an earlier one would have written
-        if plan.nfe == grid.nfe:
-            return rebuild(replace(grid, rho=grid.rho[k:], time=grid.time[k:]))
-    idle = replace(rows[0], ops=(Op("x", c_x=1.0),))
-    return replace(plan, evaluations=(idle, *rows[1:]))
+        rows = rebuild(Grid(process, rho, time), calls).evaluations
+    except ValueError:  # levels or a count that the solver cannot walk
+        return ()
+    placed = [(row.time, row.sigma) for row in rows]
+    wanted = [(time, sigma) for time, _, sigma in marks[:-1]]
+    same = len(placed) == calls and np.allclose(placed, wanted, rtol=1e-9, atol=1e-12)
+    return rows if same else ()
+
+
+def _first_order(marks: Sequence[Mark], rows: Rows) -> Rows:
+    """DDIM from level to level; a level that is called twice is left as it is the first time."""
+    made = []
+    for row, (_, alpha, sigma) in zip(rows, marks[1:], strict=False):
+        shrink = sigma / row.sigma
+        op = Op("x", c_x=shrink, w=(alpha - shrink * row.alpha,))
+        if row.form == "noise":
+            keep = alpha / row.alpha
+            op = Op("x", c_x=keep, w=(sigma - keep * row.sigma,))
+        made.append(replace(row, ops=(op,), store="push"))
+    return tuple(made)
+
+
+def _climb(low: Mark, high: Mark) -> Op:
+    (_, alpha_low, sigma_low), (_, alpha, sigma) = low, high
+    scale = alpha / alpha_low
+    return Op("x", c_x=scale, nu=math.sqrt(sigma**2 - (scale * sigma_low) ** 2))

@@ -67,6 +67,11 @@ class Grid:
     def nfe(self) -> int:
         return len(self.rho) - 1
 
+    def part(self, first: int, last: int) -> "Grid":
+        """The levels from node ``first`` to node ``last``, which is the end."""
+        levels = slice(first, last + 1)
+        return Grid(self.process, self.rho[levels], self.time[levels], self.name)
+
     @cached_property
     def alpha(self) -> Array:
         return self.process.from_rho(self.rho)[0]

@@ -36,7 +36,8 @@ def run_plan(plan: Plan, denoise, start: torch.Tensor, draw=torch.zeros_like) ->
 
 def scheduler_classes() -> list[type]:
     """Every public scheduler class."""
-    return [getattr(schedulers, entry.scheduler) for entry in SAMPLERS.values()]
+    registered = [getattr(schedulers, entry.scheduler) for entry in SAMPLERS.values()]
+    return [*registered, schedulers.PlanScheduler]
 
 
 # Constructor arguments of one scheduler for each kind of noise process.

@@ -1,0 +1,200 @@
+"""What a Restart run is made of, apart from its grid; and the paper's configurations by name."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fewstep.samplers.plan import Plan
+from fewstep.samplers.spec import Sampler, parse_spec
+from fewstep.schedules.grids import Grid
+from fewstep.schedules.process import VE
+
+# The automatic interval: (points, low, high), the share of the calls that go into it, and the
+# least number of calls from which it is used.
+AUTO = (3, 0.06, 0.3)
+AUTO_SHARE = 0.4
+AUTO_FROM = 18
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Climb from ratio ``low`` to ``high`` and come down through ``points`` nodes, ``times`` over.
+
+    Raises:
+        ValueError: for numbers that make no interval.
+    """
+
+    points: int
+    times: int
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        whole = all(isinstance(x, int) for x in (self.points, self.times))
+        if not (whole and self.points >= 2 and self.times >= 0 and 0 < self.low < self.high):
+            raise ValueError(
+                "a Restart interval is [points >= 2, times >= 0, low, high] with 0 < low < high in "
+                f"sigma / alpha, got {[self.points, self.times, self.low, self.high]}"
+            )
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A solver by spec, for parts of a grid."""
+
+    sampler: Sampler
+    options: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> "Inner":
+        """Reads a spec without grid options.
+
+        Raises:
+            ValueError: for an unknown solver, one that is itself Restart, or grid options.
+        """
+        spec = parse_spec(text)
+        if spec.name == "restart" or spec.grid:
+            raise ValueError(
+                f"the solver inside Restart is a spec without grid options, and not restart; got "
+                f"{text!r}: give the grid to Restart itself"
+            )
+        return cls(spec.sampler, {**spec.sampler.options(), **spec.options})
+
+    def calls(self, grid: Grid) -> int:
+        return self.sampler.calls(grid, self.options)
+
+    def steps(self, nfe: int, without_signal: bool, ends_at_zero: bool) -> int:
+        if self.sampler.steps is None:
+            return nfe
+        return self.sampler.steps(nfe, without_signal, ends_at_zero, **self.options)
+
+    def plan(self, grid: Grid, nfe: int) -> Plan:
+        options = dict(self.options)
+        if grid.rho[-1] > 0 and "lower_order_final" in options:
+            options["lower_order_final"] = False  # there is no last step to zero to protect
+        return self.sampler.plan(grid, nfe, options)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about Restart that does not depend on the grid."""
+
+    intervals: str | tuple[Interval, ...]
+    solver: str
+    inner: str
+    noise_scale: float
+    nfe: int | None = None  # that a preset insists on
+
+    @cached_property
+    def main(self) -> Inner:
+        return Inner.parse(self.solver)
+
+    @cached_property
+    def inside(self) -> Inner:
+        return Inner.parse(self.inner or self.solver)
+
+    def extra(self, chosen: Sequence[Interval]) -> int:
+        """Calls that the intervals take."""
+        return sum(interval.times * self._calls(interval.points - 1) for interval in chosen)
+
+    def _calls(self, steps: int) -> int:
+        levels = np.linspace(2.0, 1.0, steps + 1)
+        return self.inside.calls(Grid(VE(), levels, levels))
+
+    def chosen(self, nfe: int) -> tuple[Interval, ...]:
+        """The intervals of a run of ``nfe`` calls."""
+        if self.nfe is not None and nfe != self.nfe:
+            raise ValueError(f"this Restart preset makes {self.nfe} calls, not {nfe}")
+        if not isinstance(self.intervals, str):
+            return self.intervals
+        points, low, high = AUTO
+        each = self._calls(points - 1)
+        times = math.floor(nfe * AUTO_SHARE / each) if nfe >= AUTO_FROM else 0
+        return (Interval(points, times, low, high),) if times else ()
+
+
+def recipe(
+    intervals: str | Sequence[Sequence[float]],
+    solver: str,
+    inner: str,
+    noise_scale: float,
+    preset: str,
+) -> Recipe:
+    if preset:
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r} of Restart; known: {', '.join(PRESETS)}")
+        return PRESETS[preset]
+    if isinstance(intervals, str):
+        if intervals != "auto":
+            raise ValueError(
+                f"intervals must be 'auto' or [[points, times, low, high], ...], got {intervals!r}"
+            )
+        return Recipe(intervals, solver, inner, noise_scale)
+    listed = tuple(_interval(entry) for entry in intervals)
+    return Recipe(tuple(i for i in listed if i.times), solver, inner, noise_scale)
+
+
+def _interval(entry: Sequence[float]) -> Interval:
+    if len(entry) != 4:
+        raise ValueError(f"a Restart interval is [points, times, low, high], got {list(entry)}")
+    points, times, low, high = entry
+    return Interval(int(points), int(times), float(low), float(high))
+
+
+def _paper(
+    nfe: int,
+    *intervals: tuple[int, int, float, float],
+    noise_scale: float = 1.003,
+    solver: str = "heun",
+    inner: str = "",
+) -> Recipe:
+    return Recipe(tuple(Interval(*i) for i in intervals), solver, inner, noise_scale, nfe)
+
+
+_FIVE = ((19.35, 40.79), (1.09, 1.92), (0.59, 1.09), (0.30, 0.59), (0.06, 0.30))
+
+
+def _imagenet(nfe: int, *sizes: tuple[int, int]) -> Recipe:
+    return _paper(nfe, *((*size, *ends) for size, ends in zip(sizes, _FIVE, strict=True)))
+
+
+# arXiv:2306.14878, appendix C; the pixel models on EDM's grid (``grid=karras``).
+PRESETS: dict[str, Recipe] = {
+    **{
+        f"cifar10-vp-{nfe}": _paper(nfe, (3, times, 0.06, 0.30), noise_scale=1.0)
+        for nfe, times in ((43, 2), (55, 5), (75, 10), (115, 20))
+    },
+    "cifar10-vp-519": _paper(519, (9, 30, 0.06, 0.20), noise_scale=1.0),
+    "cifar10-edm-43": _paper(43, (3, 2, 0.14, 0.30), noise_scale=1.0),
+    # DPM-Solver-3 in the paper, DPM-Solver++(3S) here: one block of three calls in the interval.
+    "cifar10-vp-dpm-27": _paper(
+        27, (4, 1, 0.06, 0.30), noise_scale=1.0, solver="singlestep:order=3"
+    ),
+    **{
+        f"cifar10-vp-dpm-{nfe}": _paper(
+            nfe, (4, 1, 0.06, 1.0), noise_scale=1.0, solver="singlestep:order=3"
+        )
+        for nfe in (24, 21, 18)
+    },
+    "imagenet64-39": _paper(39, (3, 1, 19.35, 40.79), (3, 1, 1.09, 1.92), (3, 1, 0.06, 0.30)),
+    "imagenet64-67": _paper(
+        67, (5, 1, 19.35, 40.79), (5, 1, 1.09, 1.92), (5, 1, 0.59, 1.09), (5, 1, 0.06, 0.30)
+    ),
+    "imagenet64-99": _imagenet(99, (3, 1), (4, 1), (4, 4), (4, 1), (4, 4)),
+    "imagenet64-165": _imagenet(165, (3, 1), (4, 1), (4, 5), (4, 5), (4, 10)),
+    "imagenet64-203": _imagenet(203, (4, 1), (4, 1), (4, 5), (4, 5), (6, 6)),
+    "imagenet64-385": _imagenet(385, (3, 1), (6, 1), (6, 5), (6, 5), (6, 20)),
+    "imagenet64-535": _imagenet(535, (6, 1), (6, 1), (7, 6), (7, 6), (7, 25)),
+    "imagenet64-623": _imagenet(623, (10, 3), (10, 3), (7, 6), (7, 6), (7, 25)),
+    # Stable Diffusion 1.5 by guidance scale: 30 DDIM steps, Heun's method inside.
+    "sd15-w2": _paper(
+        62, (5, 2, 1.0, 9.0), (5, 2, 5.0, 10.0), noise_scale=1.0, solver="ddim", inner="heun"
+    ),
+    "sd15-w3": _paper(66, (10, 2, 0.1, 3.0), noise_scale=1.0, solver="ddim", inner="heun"),
+    "sd15-w5": _paper(66, (10, 2, 0.1, 2.0), noise_scale=1.0, solver="ddim", inner="heun"),
+    "sd15-w8": _paper(66, (10, 2, 0.1, 2.0), noise_scale=1.0, solver="ddim", inner="heun"),
+}
