@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
-import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
@@ -12,8 +11,8 @@ from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
 from fewstep.samplers import foreign, settings
-from fewstep.samplers.choose import by_count, by_values
-from fewstep.samplers.convert import Prediction
+from fewstep.samplers.choose import choose
+from fewstep.samplers.convert import Prediction, without_variance
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.index import Position, draw_noise
 from fewstep.samplers.plan import Plan
@@ -109,7 +108,13 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return self._position.begin
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Starts the trajectory at an entry of ``timesteps`` (image-to-image)."""
+        """Starts the trajectory at an entry of ``timesteps`` (image-to-image).
+
+        Raises:
+            ValueError: if there is no such entry.
+        """
+        if self.plan is not None and not 0 <= begin_index < self.plan.nfe:
+            raise ValueError(f"begin_index must lie in 0 .. {self.plan.nfe - 1}, got {begin_index}")
         self._position.begin = begin_index
 
     def __len__(self) -> int:
@@ -130,20 +135,16 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             device: of ``timesteps``.
             timesteps: network times to call at, falling, instead of a grid.
             sigmas: noise levels instead of a grid, sigma of a flow or EDM model and sigma / alpha
-                otherwise, n of them or n + 1 with a final 0.
+                otherwise, n of them or n + 1 with a final 0. What flow pipelines always send, the
+                array ``numpy.linspace(1, 1 / n, n)``, counts as n calls on the scheduler's grid.
             mu: of dynamic shifting.
 
         Raises:
             ValueError: if not exactly one of the three is given, or for levels that do not fall.
         """
-        count = None if (timesteps is not None or sigmas is not None) else num_inference_steps
-        if sum(value is not None for value in (count, timesteps, sigmas)) != 1:
-            raise ValueError("pass one of num_inference_steps, timesteps= and sigmas=")
         process, config = self.process, settings.live(self.config)
-        if count is None:
-            choice = by_values(self.sampler, process, config, timesteps, sigmas, mu)
-        else:
-            choice = by_count(self.sampler, process, config, count, mu)
+        wanted = (num_inference_steps, timesteps, sigmas)
+        choice = choose(self.sampler, process, config, *wanted, mu=mu)
         self.grid, self.grid_reason = choice.grid, choice.reason
         self._adopt(self._build(choice.grid, choice.nfe), process, device)
 
@@ -160,12 +161,7 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.timesteps = torch.tensor(
             [row.time for row in rows], dtype=torch.float32, device=device
         )
-        native = isinstance(process, Flow)
-        marks = [(row.alpha, row.sigma) for row in rows] + [plan.end]
-        self.sigmas = torch.tensor(
-            [sigma if native else sigma / alpha if alpha else np.inf for alpha, sigma in marks],
-            dtype=torch.float32,
-        )
+        self.sigmas = torch.tensor(plan.sigmas(isinstance(process, Flow)), dtype=torch.float32)
         self._position = Position(self.timesteps)
 
     def _run(self, plan: Plan) -> Executor:
@@ -207,7 +203,8 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """Advances the sample by one evaluation of the plan.
 
         Args:
-            model_output: the network's output at ``sample``, of its shape.
+            model_output: the network's output at ``sample``, of its shape; with a learned
+                ``variance_type`` the channels of the variance may follow.
             timestep: the entry of ``timesteps``; read at the first call only, if at all.
             sample: what the network was called with, before ``scale_model_input``.
             generator: one for the batch, or a list or tuple with one for each sample.
@@ -230,6 +227,7 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 return variance_noise.to(device=like.device, dtype=like.dtype)
             return draw_noise(like, generator)
 
+        model_output = without_variance(model_output, sample, self.config.get("variance_type"))
         data = self._executor.data_prediction(index, model_output, sample) if return_dict else None
         previous = self._executor.step(index, model_output, sample, draw)
         self._position.advance()

@@ -19,6 +19,8 @@ MULTISTEP = (0.1, 16.0)  # (low, high) of every family that is not named below
 BANDS: dict[str, tuple[float, float]] = {
     "ddim": (0.2, 8.0),
     "euler": (0.2, 8.0),
+    "euler_a": (0.2, 8.0),
+    "rho_rk": (0.4, 40.0),
     "dpmpp": (0.1, 40.0),
     "heun": (0.1, 100.0),
     "edm": (0.1, 100.0),

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fewstep.samplers import settings
 from fewstep.samplers.auto import chosen_grid
 from fewstep.samplers.registry import SAMPLERS
@@ -20,6 +22,38 @@ class Choice:
     grid: Grid
     nfe: int
     reason: str
+
+
+def choose(
+    sampler: str,
+    process: NoiseProcess,
+    config: Mapping[str, Any],
+    count: int | None,
+    timesteps: Any,
+    sigmas: Any,
+    *,
+    mu: float | None,
+) -> Choice:
+    """What ``set_timesteps`` asks for.
+
+    Raises:
+        ValueError: for none of the three, for timesteps beside sigmas, for a count that is not that
+            of the levels, or a value out of its range.
+    """
+    if made_up(process, config, sigmas):
+        count, sigmas = len(sigmas), None
+    levels = timesteps if sigmas is None else sigmas
+    both = timesteps is not None and sigmas is not None
+    if levels is not None and not both:
+        if count is not None and len(levels) not in (count, count + 1):
+            raise ValueError(
+                f"num_inference_steps={count} beside {len(levels)} levels: leave it out, or pass "
+                "as many levels"
+            )
+        return by_values(sampler, process, config, timesteps, sigmas, mu)
+    if count is None or both:
+        raise ValueError("pass one of num_inference_steps, timesteps= and sigmas=")
+    return by_count(sampler, process, config, count, mu)
 
 
 def by_count(
@@ -48,6 +82,19 @@ def by_count(
     if name == "auto":
         reason = f"{grid.name}, the automatic rule of {sampler}"
     return Choice(grid, n, reason)
+
+
+def made_up(process: NoiseProcess, config: Mapping[str, Any], sigmas: Any) -> bool:
+    """Whether sigmas are not a wish but what a flow pipeline makes of ``num_inference_steps=n``.
+
+    Flux, Qwen-Image, LTX and others always send numpy's linspace(1, 1/n, n); lists that a user
+    passes reach us as lists.
+    """
+    if not isinstance(process, Flow) or not isinstance(sigmas, np.ndarray) or not sigmas.size:
+        return False
+    obeyed = config["grid"] == "diffusers"
+    n = sigmas.size
+    return not obeyed and np.array_equal(sigmas, np.linspace(1.0, 1 / n, n))
 
 
 def by_values(

@@ -20,7 +20,6 @@ from fewstep.schedules.process import Flow
 from fewstep.schedules.spacing import shift_from_config, switch_from_config
 
 SOLVER_TYPES = (("midpoint", "heun"), ("bh1", "bh2"))
-CARRIED = ("timestep_spacing", "final_sigmas_type")
 
 
 def spelled_out(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,13 +51,18 @@ def adopt(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     taken = {**live(config), "_class_name": config.get("_class_name") or origin_of(config)}
     process = from_diffusers_config(taken)
-    defaults = set(taken.get("_use_default_values", ())) - set(PROCESS_KEYS)
-    taken["_use_default_values"] = [key for key in defaults if key not in CARRIED]
+    # All its classes have the same default end, so that one may travel; spacings differ.
+    kept = {*PROCESS_KEYS, "final_sigmas_type"}
+    taken["_use_default_values"] = [
+        k for k in taken.get("_use_default_values", ()) if k not in kept
+    ]
     taken["inherited_from"] = taken["_class_name"]
     if isinstance(process, Flow):
         taken["prediction_type"] = taken.get("prediction_type") or "flow_prediction"
         taken["flow_shift"] = shift_from_config({**taken, "use_dynamic_shifting": False})
-        taken["use_flow_sigmas"] = True
+        # Pipelines that see it drop the sigmas= of their callers; diffusers' multistep classes need
+        # it to know what the process is, and say it themselves.
+        taken["use_flow_sigmas"] = bool(config.get("use_flow_sigmas"))
     # There True means "below 15 calls", which is our default.
     if taken.get("lower_order_final"):
         del taken["lower_order_final"]

@@ -58,6 +58,11 @@ class Position:
         if timestep is None or not len(self.timesteps):
             return 0
         assert isinstance(self.timesteps, Tensor)
+        if isinstance(timestep, Tensor) and timestep.numel() > 1:
+            raise ValueError(
+                f"step() takes one entry of timesteps for the whole batch, got {timestep.numel()} "
+                "values; for samples at different steps use fewstep.BatchedPlan"
+            )
         distance = (self.timesteps.cpu() - float(timestep)).abs()
         return int(distance.argmin())
 

@@ -86,6 +86,11 @@ class Plan:
         """Number of network calls."""
         return len(self.evaluations)
 
+    def sigmas(self, native: bool) -> list[float]:
+        """sigma of every evaluation and of the end, or with native=False sigma / alpha."""
+        marks = [(row.alpha, row.sigma) for row in self.evaluations] + [self.end]
+        return [s if native else s / a if a else math.inf for a, s in marks]
+
     @cached_property
     def reads(self) -> tuple[tuple[int, int], ...]:
         """For each evaluation (its history entry, last evaluation that reads the entry or -1)."""

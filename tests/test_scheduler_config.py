@@ -205,4 +205,3 @@ def test_a_shift_given_by_keyword_replaces_the_inherited_one() -> None:
         even = torch.tensor([1, 0.75, 0.5, 0.25, 0])
         torch.testing.assert_close(ours.sigmas, shift * even / (1 + (shift - 1) * even))
         # diffusers' pipelines then ask for a number of steps and not for sigmas of their own.
-        assert ours.config.use_flow_sigmas

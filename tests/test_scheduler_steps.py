@@ -5,6 +5,7 @@ import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -118,3 +119,24 @@ def test_epsilon_without_signal_is_refused(cls) -> None:
     scheduler = cls(rescale_betas_zero_snr=True)
     with pytest.raises(ValueError, match="trained with prediction_type='v_prediction'"):
         scheduler.set_timesteps(5)
+
+
+@pytest.mark.parametrize("kind", ["learned", "learned_range"])
+def test_channels_of_a_learned_variance_are_left_out(kind: str) -> None:
+    """DeepFloyd IF hands over what its network returns: three channels of epsilon, three more."""
+    runs = []
+    for width in (3, 6):
+        scheduler = schedulers.UniPC.from_config(diffusers.DDPMScheduler(variance_type=kind).config)
+        runs.append(drive(scheduler, noise(2, 3, 4, 4), 6, lambda x, t, width=width:
+                          torch.cat([torch.tanh(x), x], 1)[:, :width]))  # fmt: skip
+    assert torch.equal(*runs)
+
+
+def test_what_is_no_entry_is_refused() -> None:
+    scheduler = schedulers.UniPC()
+    scheduler.set_timesteps(4)
+    for index in (-1, 4):
+        with pytest.raises(ValueError, match=r"begin_index must lie in 0 \.\. 3"):
+            scheduler.set_begin_index(index)
+    with pytest.raises(ValueError, match="one entry of timesteps for the whole batch, got 2"):
+        scheduler.step(noise(), torch.tensor([3, 4]), noise())

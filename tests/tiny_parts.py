@@ -1,0 +1,105 @@
+"""Small randomly initialised networks, and a tokenizer of letters: nothing is downloaded."""
+
+import functools
+import json
+import tempfile
+from pathlib import Path
+
+import diffusers
+import torch
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+)
+
+WIDTH = 16  # of the text encoders
+
+
+@functools.cache
+def tokenizer() -> CLIPTokenizer:
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: i for i, word in enumerate(words)}
+    with tempfile.TemporaryDirectory() as name:
+        words_file, merges = Path(name) / "vocab.json", Path(name) / "merges.txt"
+        words_file.write_text(json.dumps(vocabulary))
+        merges.write_text("#version: 0.2\n")
+        return CLIPTokenizer(str(words_file), str(merges), model_max_length=8)
+
+
+def clip(projected: bool = False) -> torch.nn.Module:
+    config = CLIPTextConfig(
+        hidden_size=WIDTH, intermediate_size=24, num_attention_heads=2, num_hidden_layers=2,
+        vocab_size=64, max_position_embeddings=8, bos_token_id=52, eos_token_id=53, pad_token_id=53,
+        projection_dim=WIDTH,
+    )  # fmt: skip
+    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
+
+
+def t5() -> torch.nn.Module:
+    config = T5Config(
+        vocab_size=64, d_model=2 * WIDTH, d_kv=8, d_ff=24, num_layers=1, num_heads=2,
+        pad_token_id=53, eos_token_id=53,
+    )  # fmt: skip
+    return T5EncoderModel(config).eval()
+
+
+def vae(latent_channels: int = 4, **kwargs) -> diffusers.AutoencoderKL:
+    """Two pixels for each latent."""
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1,
+        latent_channels=latent_channels, down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, **kwargs,
+    ).eval()  # fmt: skip
+
+
+def unet(in_channels: int = 4, width: int = WIDTH, **kwargs) -> diffusers.UNet2DConditionModel:
+    return diffusers.UNet2DConditionModel(
+        block_out_channels=(8, 16), layers_per_block=1, sample_size=8, norm_num_groups=4,
+        in_channels=in_channels, out_channels=4, cross_attention_dim=width, attention_head_dim=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), **kwargs,
+    ).eval()  # fmt: skip
+
+
+def sdxl_unet() -> diffusers.UNet2DConditionModel:
+    """Conditioned on six sizes and the pooled text as well."""
+    return unet(
+        width=2 * WIDTH, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + WIDTH, use_linear_projection=True,
+    )  # fmt: skip
+
+
+def sd3_transformer() -> diffusers.SD3Transformer2DModel:
+    return diffusers.SD3Transformer2DModel(
+        sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=1,
+        attention_head_dim=8, num_attention_heads=2, caption_projection_dim=16,
+        joint_attention_dim=2 * WIDTH, pooled_projection_dim=2 * WIDTH, pos_embed_max_size=8,
+    ).eval()  # fmt: skip
+
+
+def flux_transformer() -> diffusers.FluxTransformer2DModel:
+    return diffusers.FluxTransformer2DModel(
+        patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+        num_attention_heads=2, joint_attention_dim=2 * WIDTH, pooled_projection_dim=WIDTH,
+        axes_dims_rope=[4, 4, 8],
+    ).eval()  # fmt: skip
+
+
+def wan_transformer() -> diffusers.WanTransformer3DModel:
+    return diffusers.WanTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4,
+        out_channels=4, text_dim=2 * WIDTH, freq_dim=32, ffn_dim=16, num_layers=1,
+        cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
+    ).eval()  # fmt: skip
+
+
+def wan_vae() -> diffusers.AutoencoderKLWan:
+    return diffusers.AutoencoderKLWan(
+        base_dim=3, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1,
+        temperal_downsample=[False, True, True], latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+    ).eval()  # fmt: skip

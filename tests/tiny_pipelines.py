@@ -1,0 +1,196 @@
+"""Small randomly initialised pipelines of diffusers.
+
+Each builder makes the networks once; the pipelines it returns share them.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+import tiny_parts as parts
+import torch
+
+SCALED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+PROMPT = "a b c"
+IMAGE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+RIGHT = torch.zeros(1, 1, 16, 16)  # a mask: the right half is to be painted
+RIGHT[..., 8:] = 1
+
+
+def seeded(build: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Components that are made once, from a seed of their own, leaving the global one alone."""
+
+    @functools.cache
+    def once() -> dict[str, Any]:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return build()
+
+    return once
+
+
+@seeded
+def _ddpm() -> dict[str, Any]:
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1,
+        block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    return {"unet": unet.eval()}
+
+
+@seeded
+def _dit() -> dict[str, Any]:
+    transformer = diffusers.DiTTransformer2DModel(
+        sample_size=8, num_layers=2, patch_size=2, attention_head_dim=4, num_attention_heads=2,
+        in_channels=4, out_channels=8,
+        num_embeds_ada_norm=1000,  # "no class", in the pipeline
+    ).eval()  # fmt: skip
+    return {"transformer": transformer, "vae": parts.vae()}
+
+
+@seeded
+def _sd() -> dict[str, Any]:
+    text = {"text_encoder": parts.clip(), "tokenizer": parts.tokenizer()}
+    none = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    return {"unet": parts.unet(), "vae": parts.vae(), **text, **none}
+
+
+@seeded
+def _inpainting_unet() -> dict[str, Any]:
+    return {"unet": parts.unet(in_channels=9)}
+
+
+@seeded
+def _sdxl() -> dict[str, Any]:
+    return {
+        "unet": parts.sdxl_unet(), "vae": parts.vae(),
+        "text_encoder": parts.clip(), "text_encoder_2": parts.clip(projected=True),
+        "tokenizer": parts.tokenizer(), "tokenizer_2": parts.tokenizer(),
+    }  # fmt: skip
+
+
+@seeded
+def _sd3() -> dict[str, Any]:
+    return {
+        "transformer": parts.sd3_transformer(),
+        "vae": parts.vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
+        "text_encoder": parts.clip(projected=True), "text_encoder_2": parts.clip(projected=True),
+        "tokenizer": parts.tokenizer(), "tokenizer_2": parts.tokenizer(),
+        "text_encoder_3": parts.t5(), "tokenizer_3": parts.tokenizer(),
+    }  # fmt: skip
+
+
+@seeded
+def _flux() -> dict[str, Any]:
+    decoder = diffusers.AutoencoderKL(
+        block_out_channels=(4,), norm_num_groups=1, latent_channels=1, use_quant_conv=False,
+        use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5,
+    ).eval()  # fmt: skip
+    return {
+        "transformer": parts.flux_transformer(), "vae": decoder,
+        "text_encoder": parts.clip(), "tokenizer": parts.tokenizer(),
+        "text_encoder_2": parts.t5(), "tokenizer_2": parts.tokenizer(),
+    }  # fmt: skip
+
+
+@seeded
+def _wan() -> dict[str, Any]:
+    text = {"text_encoder": parts.t5(), "tokenizer": parts.tokenizer()}
+    return {"transformer": parts.wan_transformer(), "vae": parts.wan_vae(), **text}
+
+
+def ddpm() -> diffusers.DDPMPipeline:
+    return diffusers.DDPMPipeline(**_ddpm(), scheduler=diffusers.DDPMScheduler())
+
+
+def dit() -> diffusers.DiTPipeline:
+    return diffusers.DiTPipeline(**_dit(), scheduler=diffusers.DDIMScheduler())
+
+
+def stable_diffusion(kind=diffusers.StableDiffusionPipeline, **replaced):
+    scheduler = diffusers.PNDMScheduler(**SCALED, skip_prk_steps=True)
+    components = {**_sd(), **replaced}
+    return kind(**components, scheduler=scheduler, requires_safety_checker=False)
+
+
+def img2img() -> diffusers.StableDiffusionImg2ImgPipeline:
+    return stable_diffusion(diffusers.StableDiffusionImg2ImgPipeline)
+
+
+def inpaint() -> diffusers.StableDiffusionInpaintPipeline:
+    """With a network of four channels: the pipeline pastes the known region in after each step."""
+    return stable_diffusion(diffusers.StableDiffusionInpaintPipeline)
+
+
+def inpaint9() -> diffusers.StableDiffusionInpaintPipeline:
+    """With a network that sees the mask and the masked image."""
+    return stable_diffusion(diffusers.StableDiffusionInpaintPipeline, **_inpainting_unet())
+
+
+def sdxl(kind=diffusers.StableDiffusionXLPipeline):
+    scheduler = diffusers.EulerDiscreteScheduler(**SCALED, timestep_spacing="leading")
+    return kind(**_sdxl(), scheduler=scheduler, add_watermarker=False)
+
+
+def sdxl_img2img() -> diffusers.StableDiffusionXLImg2ImgPipeline:
+    return sdxl(diffusers.StableDiffusionXLImg2ImgPipeline)
+
+
+def sd3(kind=diffusers.StableDiffusion3Pipeline, **shifting):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**(shifting or {"shift": 3.0}))
+    return kind(**_sd3(), scheduler=scheduler)
+
+
+def sd3_img2img() -> diffusers.StableDiffusion3Img2ImgPipeline:
+    return sd3(diffusers.StableDiffusion3Img2ImgPipeline)
+
+
+def flux(kind=diffusers.FluxPipeline):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0)
+    return kind(**_flux(), scheduler=scheduler)
+
+
+def flux_img2img() -> diffusers.FluxImg2ImgPipeline:
+    return flux(diffusers.FluxImg2ImgPipeline)
+
+
+def wan() -> diffusers.WanPipeline:
+    """Video: latents of (batch, channels, frames, height, width)."""
+    scheduler = diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    return diffusers.WanPipeline(**_wan(), scheduler=scheduler)
+
+
+SMALL = {"prompt": PROMPT, "height": 16, "width": 16}
+FLOW = {**SMALL, "max_sequence_length": 8}
+# A builder and what to call the pipeline with.
+PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "ddpm": (ddpm, {}),
+    "dit": (dit, {"class_labels": [1, 2], "guidance_scale": 2.0}),
+    "sd": (stable_diffusion, SMALL),
+    "inpaint": (inpaint, {**SMALL, "image": IMAGE, "mask_image": RIGHT}),
+    "inpaint9": (inpaint9, {**SMALL, "image": IMAGE, "mask_image": RIGHT}),
+    "sdxl": (sdxl, SMALL),
+    "sd3": (sd3, FLOW),
+    "flux": (flux, FLOW),
+    "wan": (wan, {**FLOW, "num_frames": 5, "guidance_scale": 1.0}),
+}
+FROM_IMAGE: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "img2img": (img2img, {"prompt": PROMPT, "image": IMAGE}),
+    "inpaint": PIPELINES["inpaint"],
+    "sdxl_img2img": (sdxl_img2img, {"prompt": PROMPT, "image": IMAGE}),
+    "sd3_img2img": (sd3_img2img, {**FLOW, "image": IMAGE}),
+    "flux_img2img": (flux_img2img, {**FLOW, "image": IMAGE}),
+}
+
+
+def with_scheduler(case: str, cls: type, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    """A pipeline with a scheduler of ours, and what to call it with."""
+    build, inputs = {**PIPELINES, **FROM_IMAGE}[case]
+    pipe = build()
+    pipe.scheduler = cls.from_config(pipe.scheduler.config, **kwargs)
+    return pipe, inputs
