@@ -5,6 +5,7 @@ moment of the machine hits all; what is shown is the median over runs of the mea
 Network outputs are made before, so only the samplers are timed.
 """
 
+import inspect
 import math
 import statistics
 import time
@@ -49,9 +50,11 @@ class Pair:
         return self.ours + "".join(f" {value}" for value in self.options.values())
 
 
-_DPM, _UNIPC, _DEIS = (
+_DPM, _UNIPC, _DEIS, _SINGLE = (
     "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
 )  # fmt: skip
+_SA_ORDERS = tuple({"predictor_order": p, "corrector_order": c} for p, c in ((2, 2), (3, 4)))
 PAIRS = (
     Pair("DDIM", "DDIMScheduler", {}, {"clip_sample": False}),
     Pair("Euler", "EulerDiscreteScheduler"),
@@ -65,6 +68,9 @@ PAIRS = (
     Pair("IPNDM", "IPNDMScheduler", {"order": 4}, adopt=False),
     Pair("IPNDM", "PNDMScheduler", {"order": 4}, {"skip_prk_steps": True}),
     Pair("Heun", "HeunDiscreteScheduler"),
+    Pair("EulerAncestral", "EulerAncestralDiscreteScheduler"),
+    *(Pair("DPMSolverPPSinglestep", _SINGLE, {"order": k}, {"solver_order": k}) for k in (2, 3)),
+    *(Pair("SASolver", "SASolverScheduler", orders, orders) for orders in _SA_ORDERS),
 )
 
 
@@ -83,18 +89,20 @@ def walk(scheduler: Any, sample: Tensor, outputs: Sequence[Tensor]) -> float:
     """Seconds of a step, over one schedule; ``outputs`` stand for the network in turn."""
     scheduler.set_timesteps(STEPS)
     scheduler.is_scale_input_called = True  # of Euler's, which would warn
+    noisy = "generator" in inspect.signature(scheduler.step).parameters
+    extra = {"generator": torch.Generator().manual_seed(0)} if noisy else {}
     x, count = sample, len(scheduler.timesteps)
     started = time.perf_counter()
     for i, t in enumerate(scheduler.timesteps):
-        x = scheduler.step(outputs[i % len(outputs)], t, x, return_dict=False)[0]
+        x = scheduler.step(outputs[i % len(outputs)], t, x, return_dict=False, **extra)[0]
     return (time.perf_counter() - started) / count
 
 
 def by_hand(plan: Plan, sample: Tensor, outputs: Sequence[Tensor]) -> Run:
     """The passes of a plan with preallocated buffers and one fresh output a step.
 
-    One pass converts the output; an op of m terms takes m passes, one fewer with a coefficient 1.
-    The numbers themselves do not matter to the time.
+    One pass converts the output; an op of m terms takes m passes, one fewer with a coefficient 1,
+    and noise is drawn and takes one more. The numbers themselves do not matter to the time.
     """
     depth = 1 + max(len(op.w) for row in plan.evaluations for op in row.ops)
     history = [torch.empty_like(sample) for _ in range(depth)]
@@ -103,13 +111,13 @@ def by_hand(plan: Plan, sample: Tensor, outputs: Sequence[Tensor]) -> Run:
     last_x = [max(i for i, op in enumerate(row.ops) if op.reg == "x") for row in plan.evaluations]
 
     def run() -> float:
-        x = sample
+        x, generator = sample, torch.Generator().manual_seed(0)
         started = time.perf_counter()
         for e, ops in enumerate(shapes):
             history.insert(0, history.pop())
             torch.add(outputs[e % len(outputs)], x, alpha=0.5, out=history[0])
             fresh = x
-            for i, (reg, reads, unit) in enumerate(ops):
+            for i, (reg, reads, unit, noisy) in enumerate(ops):
                 out = torch.empty_like(x) if i == last_x[e] else registers[reg]
                 sources = [x, *history][: max(reads, 2)]
                 if unit:
@@ -118,6 +126,8 @@ def by_hand(plan: Plan, sample: Tensor, outputs: Sequence[Tensor]) -> Run:
                     torch.mul(sources[0], 0.5, out=out)
                 for source in sources[1 + unit : reads]:
                     out.add_(source, alpha=0.5)
+                if noisy:
+                    out.add_(torch.randn(x.shape, generator=generator), alpha=0.5)
                 fresh = out if i == last_x[e] else fresh
             x = fresh
         return (time.perf_counter() - started) / len(shapes)
@@ -125,11 +135,11 @@ def by_hand(plan: Plan, sample: Tensor, outputs: Sequence[Tensor]) -> Run:
     return run
 
 
-def _pass_shape(op: Op) -> tuple[str, int, bool]:
-    """The register written, how many are read, and whether one of several has coefficient 1."""
+def _pass_shape(op: Op) -> tuple[str, int, bool, bool]:
+    """The register written, how many are read, whether one of several has coefficient 1, noise."""
     coefficients = [c for c in (op.c_x, op.c_b, *op.w) if c]
     unit = len(coefficients) > 1 and 1.0 in coefficients
-    return ("base" if op.reg == "base" else "x"), len(coefficients), unit
+    return ("base" if op.reg == "base" else "x"), len(coefficients), unit, bool(op.nu)
 
 
 @torch.no_grad()

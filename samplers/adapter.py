@@ -14,7 +14,7 @@ from fewstep.samplers import foreign, settings
 from fewstep.samplers.choose import choose
 from fewstep.samplers.convert import Prediction, without_variance
 from fewstep.samplers.execute import Executor
-from fewstep.samplers.index import Position, draw_noise
+from fewstep.samplers.index import Position, noise_source
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.registry import SAMPLERS
 from fewstep.samplers.tail import tail
@@ -145,8 +145,8 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         process, config = self.process, settings.live(self.config)
         wanted = (num_inference_steps, timesteps, sigmas)
         choice = choose(self.sampler, process, config, *wanted, mu=mu)
-        self.grid, self.grid_reason = choice.grid, choice.reason
         self._adopt(self._build(choice.grid, choice.nfe), process, device)
+        self.grid, self.grid_reason = choice.grid, choice.reason
 
     def _build(self, grid: Grid, nfe: int) -> Plan:
         entry, config = SAMPLERS[self.sampler], settings.live(self.config)
@@ -212,8 +212,8 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             return_dict: a ``StepOutput``, or the tuple (prev_sample,).
 
         Raises:
-            ValueError: before ``set_timesteps``, after the last step, or for an entry of
-                ``timesteps`` out of turn.
+            ValueError: before ``set_timesteps``, after the last step, for an entry of
+                ``timesteps`` out of turn, or for noise that does not fit.
         """
         if self._executor is None:
             raise ValueError("call set_timesteps(n) before step()")
@@ -222,11 +222,8 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             self._begin(index)
         index -= self._offset
 
-        def draw(like: Tensor) -> Tensor:
-            if variance_noise is not None:
-                return variance_noise.to(device=like.device, dtype=like.dtype)
-            return draw_noise(like, generator)
-
+        draws = self._executor.draws(index)
+        draw = noise_source(draws, len(sample), generator, variance_noise)
         model_output = without_variance(model_output, sample, self.config.get("variance_type"))
         data = self._executor.data_prediction(index, model_output, sample) if return_dict else None
         previous = self._executor.step(index, model_output, sample, draw)

@@ -84,6 +84,10 @@ class Executor:
             return result.to(output.dtype)
         return self._hand_out(step, result, output.dtype)
 
+    def draws(self, index: int) -> int:
+        """How often evaluation ``index`` draws noise."""
+        return sum(op.nu != 0 for op in self.plan.evaluations[index].ops)
+
     def data_prediction(self, index: int, output: Tensor, sample: Tensor) -> Tensor:
         """The data prediction of evaluation ``index``, for previews."""
         x = sample.to(_state_dtype(sample))

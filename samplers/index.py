@@ -1,6 +1,6 @@
 """Where a trajectory stands, and the noise it draws."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -79,25 +79,38 @@ class Position:
         return offset // size if inside else None
 
 
-def draw_noise(
-    like: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None
-) -> Tensor:
-    """Unit noise of the shape, device and dtype of ``like``, drawn where the generator lives.
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+def noise_source(
+    draws: int, batch: int, generator: Generators, given: Tensor | None
+) -> Callable[[Tensor], Tensor]:
+    """Where the unit noise of a step comes from: ``given``, or drawn where the generator lives.
 
     With one generator for each sample, sample i depends on generator i alone.
 
     Raises:
-        ValueError: if a list of generators is not as long as the batch.
+        ValueError: if a list of generators is not as long as the batch, or noise is given for a
+            step that needs it twice.
     """
-    if isinstance(generator, list | tuple):
-        if len(generator) != like.shape[0]:
-            raise ValueError(
-                f"{len(generator)} generators for a batch of {like.shape[0]}: pass one for each "
-                "sample, or a single one"
-            )
-        rows = [_draw(like.shape[1:], one, like) for one in generator]
-        return torch.stack(rows)
-    return _draw(like.shape, generator, like)
+    if draws and isinstance(generator, list | tuple) and len(generator) != batch:
+        raise ValueError(
+            f"{len(generator)} generators for a batch of {batch}: pass one for each sample, or a "
+            "single one"
+        )
+    if draws > 1 and given is not None:
+        raise ValueError(
+            f"this step adds noise {draws} times: pass generator= instead of variance_noise="
+        )
+
+    def draw(like: Tensor) -> Tensor:
+        if given is not None:
+            return given.to(device=like.device, dtype=like.dtype)
+        if isinstance(generator, list | tuple):
+            return torch.stack([_draw(like.shape[1:], one, like) for one in generator])
+        return _draw(like.shape, generator, like)
+
+    return draw
 
 
 def _draw(shape: Sequence[int], generator: Any, like: Tensor) -> Tensor:

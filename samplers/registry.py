@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fewstep.samplers.compensation import dc
 from fewstep.samplers.ddim import ddim, euler, euler_ancestral
 from fewstep.samplers.deis import deis, ipndm
 from fewstep.samplers.dpmpp import dpmpp
@@ -47,6 +48,7 @@ SAMPLERS |= {
         "arXiv:2306.14878",
         restart_steps,
     ),
+    "dc": Sampler(dc, "DCSolver", "multistep with fitted compensation", "arXiv:2409.03755"),
 }
 
 # One per family; what `fewstep bench` runs unless told otherwise.

@@ -21,7 +21,7 @@ def restart(
     *,
     nfe: int | None = None,
     intervals: str | Sequence[Sequence[float]] = "auto",
-    solver: str = "heun",
+    solver: str = "unipc",
     inner: str = "",
     noise_scale: float = 1.0,
     preset: str = "",
@@ -55,8 +55,8 @@ def restart(
     chosen = made.chosen(nfe if nfe is not None else grid.nfe)
     if not chosen and made.intervals == "auto":
         warnings.warn(
-            f"Restart needs {AUTO_FROM} calls for its first interval and got {nfe}: it runs "
-            f"{made.solver} alone",
+            f"{nfe} calls do not pay for a Restart interval (from {AUTO_FROM} on they may): "
+            f"{made.solver} runs alone",
             stacklevel=2,
         )
     stops = _snap(grid, chosen, moves=made.intervals == "auto")
@@ -135,7 +135,7 @@ def restart_steps(
     ends_at_zero: bool,
     *,
     intervals: str | Sequence[Sequence[float]] = "auto",
-    solver: str = "heun",
+    solver: str = "unipc",
     inner: str = "",
     noise_scale: float = 1.0,
     preset: str = "",
@@ -154,4 +154,5 @@ def restart_steps(
             f"these Restart intervals take {extra} calls and the main run {least} or more, but "
             f"only {nfe} are asked for: use more calls, or intervals='auto'"
         )
-    return made.main.steps(nfe - extra, without_signal, ends_at_zero)
+    spread = nfe - extra + made.main.lost * len(chosen)
+    return min(nfe - extra, made.main.steps(spread, without_signal, ends_at_zero))

@@ -13,9 +13,9 @@ from fewstep.samplers.spec import Sampler, parse_spec
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import VE
 
-# The automatic interval: (points, low, high), the share of the calls that go into it, and the
-# least number of calls from which it is used.
-AUTO = (3, 0.06, 0.3)
+# The automatic intervals (low, high), the share of the calls that they get together, and the least
+# number of calls from which there are any.
+AUTO = ((0.1, 0.5), (1.0, 4.0))
 AUTO_SHARE = 0.4
 AUTO_FROM = 18
 
@@ -67,6 +67,16 @@ class Inner:
     def calls(self, grid: Grid) -> int:
         return self.sampler.calls(grid, self.options)
 
+    def calls_of(self, steps: int) -> int:
+        """The most calls on a grid of so many steps that ends with noise."""
+        levels = np.linspace(2.0, 1.0, steps + 1)
+        return self.calls(Grid(VE(), levels, levels))
+
+    @property
+    def lost(self) -> int:
+        """Calls that fit no more onto a grid when it is cut in two."""
+        return max(0, self.calls_of(8) - 2 * self.calls_of(4))
+
     def steps(self, nfe: int, without_signal: bool, ends_at_zero: bool) -> int:
         if self.sampler.steps is None:
             return nfe
@@ -99,11 +109,8 @@ class Recipe:
 
     def extra(self, chosen: Sequence[Interval]) -> int:
         """Calls that the intervals take."""
-        return sum(interval.times * self._calls(interval.points - 1) for interval in chosen)
-
-    def _calls(self, steps: int) -> int:
-        levels = np.linspace(2.0, 1.0, steps + 1)
-        return self.inside.calls(Grid(VE(), levels, levels))
+        calls = self.inside.calls_of
+        return sum(interval.times * calls(interval.points - 1) for interval in chosen)
 
     def chosen(self, nfe: int) -> tuple[Interval, ...]:
         """The intervals of a run of ``nfe`` calls."""
@@ -111,10 +118,14 @@ class Recipe:
             raise ValueError(f"this Restart preset makes {self.nfe} calls, not {nfe}")
         if not isinstance(self.intervals, str):
             return self.intervals
-        points, low, high = AUTO
-        each = self._calls(points - 1)
-        times = math.floor(nfe * AUTO_SHARE / each) if nfe >= AUTO_FROM else 0
-        return (Interval(points, times, low, high),) if times else ()
+        if nfe < AUTO_FROM:
+            return ()
+        budget = nfe * AUTO_SHARE / len(AUTO)
+        # Passes of two steps, as in the paper, while calls are few; then the square root of what
+        # there is goes into their steps, so that their error falls as well.
+        steps = max(2, round(math.sqrt(budget / 2)))
+        times = math.floor(budget / self.inside.calls_of(steps))
+        return tuple(Interval(steps + 1, times, *ends) for ends in AUTO if times)
 
 
 def recipe(
@@ -128,21 +139,26 @@ def recipe(
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r} of Restart; known: {', '.join(PRESETS)}")
         return PRESETS[preset]
-    if isinstance(intervals, str):
-        if intervals != "auto":
-            raise ValueError(
-                f"intervals must be 'auto' or [[points, times, low, high], ...], got {intervals!r}"
-            )
+    if isinstance(intervals, str) and intervals == "auto":
         return Recipe(intervals, solver, inner, noise_scale)
+    if isinstance(intervals, str) or not isinstance(intervals, Sequence):
+        raise ValueError(
+            f"intervals must be 'auto' or [[points, times, low, high], ...], got {intervals!r}"
+        )
     listed = tuple(_interval(entry) for entry in intervals)
     return Recipe(tuple(i for i in listed if i.times), solver, inner, noise_scale)
 
 
-def _interval(entry: Sequence[float]) -> Interval:
-    if len(entry) != 4:
-        raise ValueError(f"a Restart interval is [points, times, low, high], got {list(entry)}")
-    points, times, low, high = entry
-    return Interval(int(points), int(times), float(low), float(high))
+def _interval(entry: Any) -> Interval:
+    try:
+        points, times, low, high = map(float, entry)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"a Restart interval is [points, times, low, high], got {entry!r}"
+        ) from None
+    # What is no whole number stays as it is, for Interval to refuse.
+    whole: list[Any] = [int(x) if x.is_integer() else x for x in (points, times)]
+    return Interval(whole[0], whole[1], low, high)
 
 
 def _paper(

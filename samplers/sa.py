@@ -17,8 +17,8 @@ def sa(
     predictor_order: int = 3,
     corrector_order: int = 4,
     tau: float = 1.0,
-    tau_min: float = 0.05,
-    tau_max: float = 50.0,
+    tau_min: float = 0.2,
+    tau_max: float = 5.0,
     mode: str = "few_steps",
     evaluate: str = "pec",
     lower_order_final: bool = True,
@@ -65,7 +65,7 @@ def sa(
         grid,
         order=predictor_order,
         corrector_order=corrector_order,
-        corrects=lambda e: True,
+        corrects=lambda e: corrector_order > 0,
         twice=twice,
         rule="half-step" if mode == "few_steps" else "exact",
         tau=window(grid, tau, tau_min, tau_max),
@@ -98,8 +98,8 @@ def sa_steps(
     once = 1 + without_signal + (mode == "few_steps")
     if corrector_order == 0 or (mode, evaluate) == ("few_steps", "pec"):
         return nfe
-    if evaluate == "pec":
-        return max(nfe - 1, min(nfe, once))
+    if evaluate == "pec":  # the last level alone is evaluated again, if it may be
+        return max(nfe - 1, min(nfe, once + 1))
     return min(nfe, math.ceil((nfe + once) / 2))
 
 

@@ -8,7 +8,7 @@ not to lie in a folder that is named like a pipeline of its own.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from fewstep.samplers import settings
 from fewstep.samplers.adapter import PlanSchedulerMixin
+from fewstep.samplers.choose import made_up
+from fewstep.samplers.compensation import multistep_plan
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.registry import SAMPLERS, check_process
 from fewstep.samplers.restart_recipes import recipe
@@ -23,7 +25,7 @@ from fewstep.samplers.settings import with_settings
 from fewstep.schedules.grids import Grid
 
 __all__ = [
-    "DDIM", "DEIS", "IPNDM", "DEISRungeKutta", "DPMSolverPP", "DPMSolverPPSinglestep",
+    "DDIM", "DEIS", "IPNDM", "DCSolver", "DEISRungeKutta", "DPMSolverPP", "DPMSolverPPSinglestep",
     "EDMStochastic", "Euler", "EulerAncestral", "Heun", "PlanScheduler", "Restart", "SASolver",
     "SchedulerMixin", "UniPC",
 ]  # fmt: skip
@@ -130,6 +132,19 @@ class Restart(PlanSchedulerMixin):
         return made.main.plan(grid, nfe)
 
 
+@with_settings(SAMPLERS["dc"].options())
+class DCSolver(PlanSchedulerMixin):
+    """DC-Solver (arXiv:2409.03755); options of :func:`fewstep.samplers.compensation.dc`.
+
+    Ratios belong to whole runs: image-to-image, which enters in the middle, is not compensated.
+    """
+
+    sampler = "dc"
+
+    def _rebuild(self, grid: Grid, nfe: int) -> Plan:
+        return multistep_plan(grid, settings.live(self.config)["multistep"])
+
+
 @with_settings({**SAMPLERS["ipndm"].options(), "plans": None})
 class PlanScheduler(PlanSchedulerMixin):
     """Runs stored plans; without any it is :class:`IPNDM`.
@@ -164,6 +179,8 @@ class PlanScheduler(PlanSchedulerMixin):
                 process, or levels are given beside it.
         """
         plans = {plan.nfe: plan for plan in map(Plan.from_table, self._stored())}
+        if made_up(self.process, settings.live(self.config), sigmas):
+            num_inference_steps, sigmas = len(cast(Tensor, sigmas)), None
         if not plans:
             super().set_timesteps(num_inference_steps, device, timesteps, sigmas, mu)
             return

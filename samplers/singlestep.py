@@ -167,7 +167,8 @@ def _runge_kutta_block(grid: Grid, s: Node, t: Node, k: int) -> list[Evaluation]
         return [s.evaluation("data", op)]
     c, weights = TABLEAUS[k - 1]
     end = t.rho if t.sigma else 0.0
-    nodes = [s, *(_inner(grid, s.rho + x * (end - s.rho)) for x in c[1:])]
+    inner = (t if x == 1 else _inner(grid, s.rho + x * (end - s.rho)) for x in c[1:])
+    nodes = [s, *inner]
     rows = []
     for j, (here, there) in enumerate(zip(nodes, [*nodes[1:], t], strict=True)):
         scale = there.alpha * (end - s.rho)

@@ -101,12 +101,20 @@ class Spec:
 
 
 def parse_spec(text: str) -> Spec:
-    """Reads ``name`` or ``name:option=value,...``; list values are written ``[0,1]``.
+    """Reads ``name`` or ``name:option=value,...``.
+
+    Lists are written ``[0,1]``; a spec within a spec that has commas goes into round brackets,
+    ``restart:solver=(unipc:order=2,solver_type=bh1)``.
 
     Raises:
         ValueError: for an unknown sampler or option, or a malformed pair.
     """
-    name, _, rest = text.strip().partition(":")
+    if not isinstance(text, str):
+        raise ValueError(f"a sampler is named by a text such as 'unipc:order=2', got {text!r}")
+    text = text.strip()
+    if text.startswith("(") and text.endswith(")"):
+        text = text[1:-1]
+    name, _, rest = text.partition(":")
     if name not in SAMPLERS:
         raise ValueError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")
     known = SAMPLERS[name].options()
@@ -129,7 +137,7 @@ def _pairs(text: str) -> list[str]:
     """Splits at the commas outside brackets."""
     pairs, depth, start = [], 0, 0
     for i, c in enumerate(text):
-        depth += (c == "[") - (c == "]")
+        depth += (c in "[(") - (c in "])")
         if c == "," and depth == 0:
             pairs.append(text[start:i])
             start = i + 1

@@ -33,6 +33,10 @@ def tail(plan: Plan, k: int, rebuild: Rebuild, process: NoiseProcess) -> Plan:
     marks = [*map(_level, rows), end]
     if anew := _anew(marks[k:], rebuild, process):
         return replace(plan, evaluations=anew)
+    # Of two calls at a level (PECE's) the first has nothing to correct yet.
+    if k + 1 < plan.nfe and marks[k] == marks[k + 1]:
+        later = tail(plan, k + 1, rebuild, process).evaluations
+        return replace(plan, evaluations=_first_order(marks[k : k + 2], rows[k : k + 1]) + later)
     # A climb (Restart's) closes the stretch: the call before it is only a stop on the way.
     climbs = _rho(marks[r]) > _rho(marks[r - 1])
     stretch = marks[k : r if climbs else r + 1]

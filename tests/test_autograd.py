@@ -9,7 +9,6 @@ from helpers import CONFIGS, scheduler_classes
 
 from fewstep.samplers import schedulers
 
-pytestmark = pytest.mark.filterwarnings("ignore:Restart needs")
 CLASSES = scheduler_classes()
 every_class = pytest.mark.parametrize("cls", CLASSES)
 N = 6

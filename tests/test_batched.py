@@ -29,7 +29,6 @@ def alone(plan: Plan, prediction: Prediction, x: torch.Tensor, noise: torch.Tens
     return states
 
 
-@pytest.mark.filterwarnings("ignore:Restart needs")
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("spec", SPECS)
 def test_each_sample_at_its_own_step(spec: str, process: str) -> None:

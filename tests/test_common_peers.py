@@ -30,7 +30,7 @@ from helpers import scheduler_classes
 
 from fewstep.samplers.settings import FIELDS
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Restart needs")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 every_class = pytest.mark.parametrize("cls", scheduler_classes())
 
 

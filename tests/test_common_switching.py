@@ -13,9 +13,7 @@ from helpers import drive, scheduler_classes
 
 from fewstep.samplers import schedulers
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:Restart needs"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 every_class = pytest.mark.parametrize("cls", scheduler_classes())
 # What pipelines let users choose from, but for one that needs torchsde.
 PEERS = [

@@ -27,7 +27,9 @@ PROCESSES = {
     "continuous": ContinuousVP(), "flow": Flow(),
 }  # fmt: skip
 FIRST_ORDER = ["euler", "dpmpp:order=1", "deis:order=1", "ipndm:order=1",
-               "unipc:order=1,disable_corrector=[-1]"]  # fmt: skip
+               "unipc:order=1,disable_corrector=[-1]", "singlestep:order=1", "rho_rk:order=1",
+               "euler_a:eta=0", "sa:predictor_order=1,corrector_order=0,tau=0",
+               "restart:intervals=[],solver=ddim"]  # fmt: skip
 LINE = torch.linspace(-2, 2, 17, dtype=torch.float64)
 
 
@@ -105,7 +107,10 @@ def test_heun_is_edm_algorithm_1() -> None:
 @pytest.mark.parametrize(
     "spec",
     ["ddim:eta=0.7", "dpmpp:order=3", "dpmpp:tau=0.8", "unipc", "unipc:order=2,solver_type=bh1",
-     "deis:variable=rho", "deis:variable=log_rho", "ipndm", "heun", "edm:churn=4"],
+     "deis:variable=rho", "deis:variable=log_rho", "ipndm", "heun", "edm:churn=4", "euler_a",
+     "singlestep", "singlestep:order=2,solver_type=midpoint,tau=1", "rho_rk", "sa:tau=0.8",
+     "sa:mode=more_steps,evaluate=pece", "restart:intervals=[[3,2,0.5,2],[4,1,3,20]]",
+     "restart:intervals=[[3,2,0.5,2]],solver=sa,noise_scale=1.1"],
 )  # fmt: skip
 @pytest.mark.parametrize("process", ["vp", "continuous", "flow"])
 def test_any_process_is_ve_on_x_over_alpha(spec: str, process: str) -> None:
@@ -116,6 +121,24 @@ def test_any_process_is_ve_on_x_over_alpha(spec: str, process: str) -> None:
     a = run_plan(first, Mixture1D(), LINE * 50 * alpha, counted_draws())
     b = run_plan(other, Mixture1D(), LINE * 50, counted_draws())
     torch.testing.assert_close(a / first.end[0], b, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("eta", [0.4, 1.0])
+def test_euler_ancestral_is_ddim_and_k_diffusions(eta: float) -> None:
+    grid = make_grid(VE(), 9, "karras")
+    own = make("euler_a", grid, eta=eta)
+    assert own.evaluations == make("ddim", grid, eta=eta).evaluations
+    draw, x = counted_draws(), LINE * 80
+    for s, t in itertools.pairwise(grid.rho.tolist()):
+        up = min(
+            t, eta * math.sqrt(t**2 * (s**2 - t**2) / s**2)
+        )  # k-diffusion's get_ancestral_step
+        down = math.sqrt(t**2 - up**2)
+        x = x + (x - Mixture1D()(x, 1.0, s)) / s * (down - s)
+        if up:
+            x = x + up * draw(x)
+    result = run_plan(own, Mixture1D(), LINE * 80, counted_draws())
+    torch.testing.assert_close(result, x, rtol=0, atol=1e-12)
 
 
 def exact_moment(z: float, n: int) -> float:

@@ -5,8 +5,7 @@ compared: diffusers cuts the times that it tells the network to integers (see th
 """
 
 import pytest
-import torch
-from peer_runs import DEIS, DPM, FLOW, START, UNIPC, peer_of, run_ours, run_peer
+from peer_runs import DEIS, DPM, FLOW, SINGLE, UNIPC, noises_for, peer_of, run_ours, run_peer
 
 from fewstep.samplers import schedulers
 
@@ -57,6 +56,9 @@ CASES = {
     "heun-karras": ("HeunDiscreteScheduler", {"use_karras_sigmas": True}, "Heun", {}, ROUNDING),
     "edm-euler": ("EDMEulerScheduler", {}, "Euler", {}, ROUNDING),
     "edm-2m": ("EDMDPMSolverMultistepScheduler", {}, "DPMSolverPP", {}, ROUNDING),
+    "euler-a": ("EulerAncestralDiscreteScheduler", {}, "EulerAncestral", {}, ROUNDING),
+    "euler-a-trailing": ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"},
+                         "EulerAncestral", {}, ROUNDING),
     "flow-euler": ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, "Euler", {}, ROUNDING),
 }  # fmt: skip
 
@@ -67,13 +69,26 @@ def deviation(name: str, config: dict, cls: str, options: dict, n: int) -> float
     ours = getattr(schedulers, cls).from_config(peer.config, grid="diffusers", **options)
     peer.set_timesteps(n)
     ours.set_timesteps(len(peer.timesteps))
-    generator = torch.Generator().manual_seed(0)
-    noises = [
-        torch.randn(START.shape, generator=generator, dtype=torch.float64)
-        for _ in range(ours.plan.nfe)
-    ]
+    noises = noises_for(ours.plan.nfe)
     a, b = run_peer(peer, ours, noises), run_ours(ours, noises)
     return ((a - b).norm() / b.norm()).item()
+
+
+# diffusers puts the stages on its grid, so only where that is uniform in lambda; and with n so that
+# its blocks are ours.
+UNIFORM = {"use_exponential_sigmas": True}
+SINGLESTEP = {
+    "2s": (SINGLE, UNIFORM, "DPMSolverPPSinglestep", {"order": 2, "solver_type": "midpoint"}),
+    "2s-heun": (SINGLE, {**UNIFORM, "solver_type": "heun"}, "DPMSolverPPSinglestep", {"order": 2}),
+    "3s-heun": (SINGLE, {**UNIFORM, "solver_order": 3, "solver_type": "heun"},
+                "DPMSolverPPSinglestep", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [7, 13, 19])
+@pytest.mark.parametrize("case", SINGLESTEP)
+def test_singlestep_is_equal_to_diffusers(case: str, n: int) -> None:
+    assert deviation(*SINGLESTEP[case], n) < ROUNDING
 
 
 @pytest.mark.parametrize("n", [5, 10, 20])

@@ -19,7 +19,7 @@ import fewstep
 
 CLASSES = scheduler_classes()
 WITH_CALLBACKS = [case for case in PIPELINES if case not in ("ddpm", "dit")]
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Restart needs")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
 @pytest.mark.parametrize("cls", CLASSES)

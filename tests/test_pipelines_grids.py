@@ -18,7 +18,7 @@ TIMES = [900.0, 600.0, 300.0, 20.0]
 SHARES = [1.0, 0.8, 0.5, 0.3, 0.1]  # sigma of a flow
 # They call at levels between those given, or above them.
 OFF_THE_LIST = ("singlestep", "rho_rk", "edm")
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Restart needs")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
 def draws_noise(scheduler: Any) -> bool:

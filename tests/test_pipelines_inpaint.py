@@ -16,7 +16,7 @@ from fewstep.samplers.plan import Plan
 
 CLASSES = scheduler_classes()
 KNOWN = slice(0, 4)  # columns of the latents, of 8
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Restart needs")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
 def known_region(scheduler: diffusers.SchedulerMixin, n: int) -> tuple[list[Tensor], Tensor]:

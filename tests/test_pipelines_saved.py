@@ -18,7 +18,7 @@ from fewstep.samplers.shim import MARK, NAME
 
 CLASSES = scheduler_classes()
 CASES = [case for case in PIPELINES if case not in ("dit", "inpaint", "inpaint9")]
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Restart needs")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 LOAD = """
 import sys

@@ -10,7 +10,6 @@ from helpers import drive, scheduler_classes
 
 from fewstep.samplers import schedulers
 
-pytestmark = pytest.mark.filterwarnings("ignore:Restart needs")
 CLASSES = scheduler_classes()
 every_class = pytest.mark.parametrize("cls", CLASSES)
 # Options that make a class draw noise which draws none by default.

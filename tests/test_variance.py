@@ -11,10 +11,20 @@ import numpy as np
 import pytest
 import torch
 from helpers import Mixture1D, counted_draws, make, run_plan
+from linear_runs import (
+    DATA_STD,
+    Basis,
+    fine_plan,
+    gaussian,
+    output_variance,
+    states,
+    variance_error,
+    weak_order,
+)
 
-from fewstep.samplers import Plan, build_plan
+from fewstep.samplers import build_plan
 from fewstep.samplers.multistep import predictor_corrector
-from fewstep.schedules import VE, ContinuousVP, discrete_vp, make_grid
+from fewstep.schedules import VE, discrete_vp, make_grid
 
 PROCESSES = {"vp": discrete_vp(), "ve": VE()}
 LINE = torch.linspace(-2, 2, 17, dtype=torch.float64)
@@ -48,47 +58,6 @@ def test_ddim_eta_is_a_noise_scale_tau(eta: float, process: str) -> None:
     torch.testing.assert_close(*results, rtol=0, atol=1e-11)
 
 
-DATA_STD = 0.5
-
-
-def gaussian(x: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
-    """E[x0 | x] for data N(0, DATA_STD^2): linear in x."""
-    return x * (alpha * DATA_STD**2 / (alpha**2 * DATA_STD**2 + sigma**2))
-
-
-class Basis:
-    """Each draw is one coordinate more: the squared norm of the result is its exact variance.
-
-    A run on linear data is linear in (x_T, noise_1, noise_2, ...).
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size, self.count = size, 0
-
-    def start(self, variance: float) -> torch.Tensor:
-        x = torch.zeros(1, self.size, 1, 1, dtype=torch.float64)
-        x[0, 0] = math.sqrt(variance)
-        return x
-
-    def draw(self, like: torch.Tensor) -> torch.Tensor:
-        self.count += 1
-        noise = torch.zeros_like(like)
-        noise[0, self.count] = 1.0
-        return noise
-
-
-def output_variance(plan: Plan) -> float:
-    basis, first = Basis(2 * plan.nfe + 1), plan.evaluations[0]
-    start = basis.start((first.alpha * DATA_STD) ** 2 + first.sigma**2)
-    return run_plan(plan, gaussian, start, basis.draw).square().sum().item()
-
-
-def variance_error(plan: Plan) -> float:
-    """Relative error of the output variance."""
-    exact = (plan.end[0] * DATA_STD) ** 2 + plan.end[1] ** 2
-    return abs(output_variance(plan) / exact - 1)
-
-
 SDE_ORDERS = [("order=1", 1), ("order=2", 2), ("order=2,solver_type=heun", 2),
               ("order=3,variant=official", 2), ("order=3,variant=exact", 2)]  # fmt: skip
 
@@ -97,18 +66,53 @@ SDE_ORDERS = [("order=1", 1), ("order=2", 2), ("order=2,solver_type=heun", 2),
 @pytest.mark.parametrize(("options", "order"), SDE_ORDERS)
 def test_sde_has_its_weak_order(options: str, order: int, tau: float) -> None:
     """Weak order is at most 2, since the data prediction is not smooth along a noisy path."""
-    errors = [
-        variance_error(make(f"dpmpp:{options},tau={tau},lower_order_final=False",
-                            make_grid(ContinuousVP(), n, "logsnr", final="sigma_min")))
-        for n in (80, 160)
-    ]  # fmt: skip
-    assert math.log2(errors[0] / errors[1]) > order - 0.15
+    assert weak_order(f"dpmpp:{options},tau={tau}", 80, 160) > order - 0.15
+
+
+# Stages see part of a step's noise, which shows for longer than in a multistep method.
+@pytest.mark.parametrize("tau", [0.6, 1.0])
+@pytest.mark.parametrize("kind", ["heun", "midpoint"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_singlestep_sde_has_its_weak_order(order: int, kind: str, tau: float) -> None:
+    slope = weak_order(f"singlestep:order={order},solver_type={kind},tau={tau}", 600, 1200)
+    assert min(order, 2) - 0.15 < slope < min(order, 2) + 0.15
+
+
+PATHS = [
+    "dpmpp:order=3,tau={tau}",
+    *[f"singlestep:order={k},solver_type={kind},tau={{tau}}"
+      for k in (1, 2, 3) for kind in ("heun", "midpoint")],
+    *[f"sa:mode={mode},evaluate={calls},tau={{tau}},tau_min=0,tau_max=1e9"
+      for mode in ("few_steps", "more_steps") for calls in ("pec", "pece")],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.6, 1.0, 1.4])
+@pytest.mark.parametrize("grid_name", ["karras", "linspace"])
+@pytest.mark.parametrize("spec", PATHS)
+def test_samples_and_stages_lie_on_one_path(spec: str, grid_name: str, tau: float) -> None:
+    """On a point mass x - alpha c is sigma times a stationary process of correlation e^(-tau^2 h).
+
+    That holds between any two calls, those within a step included, and for the end. (SA-Solver's
+    last step has no noise.)
+    """
+    plan = build_plan(
+        f"{spec.format(tau=tau)},grid={grid_name},final=sigma_min", PROCESSES["vp"], 11
+    )
+    marks = np.array([(row.alpha, row.sigma) for row in plan.evaluations] + [plan.end])
+    seen, c = torch.stack(states(plan, 0.7)).numpy(), 0.7
+    np.testing.assert_allclose(seen[:, -1], marks[:, 0] * c, rtol=0, atol=1e-12)
+    time = tau**2 * np.log(marks[:, 0] / marks[:, 1])
+    if spec.startswith("sa"):
+        time[-1] = time[-2]
+    correlation = np.exp(-np.abs(time[:, None] - time))
+    covariance = correlation * marks[:, 1] * marks[:, 1, None]
+    np.testing.assert_allclose(seen[:, :-1] @ seen[:, :-1].T, covariance, rtol=0, atol=1e-12)
 
 
 def test_third_order_sde_is_better_than_second() -> None:
     def error(options: str) -> float:
-        grid = make_grid(ContinuousVP(), 40, "logsnr", final="sigma_min")
-        return variance_error(make(f"dpmpp:{options},tau=1,lower_order_final=False", grid))
+        return variance_error(fine_plan(f"dpmpp:{options},tau=1", 40))
 
     assert error("order=3,variant=exact") < error("order=2") < error("order=1") / 4
 

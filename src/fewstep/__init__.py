@@ -19,24 +19,43 @@ if TYPE_CHECKING:
         parse_spec,
         sample,
     )
+    from fewstep.samplers.batched import BatchedPlan
+    from fewstep.samplers.fit import fit_compensation
     from fewstep.samplers.schedulers import (
         DDIM,
         DEIS,
         IPNDM,
+        DCSolver,
+        DEISRungeKutta,
         DPMSolverPP,
+        DPMSolverPPSinglestep,
         EDMStochastic,
         Euler,
+        EulerAncestral,
         Heun,
+        PlanScheduler,
+        Restart,
+        SASolver,
         UniPC,
     )
+    from fewstep.samplers.shim import write_shim
 
 __version__ = "0.1.0"
 
-_SCHEDULERS = ("DDIM", "DEIS", "IPNDM", "DPMSolverPP", "EDMStochastic", "Euler", "Heun", "UniPC")
+_SCHEDULERS = (
+    "DDIM", "DEIS", "IPNDM", "DCSolver", "DEISRungeKutta", "DPMSolverPP", "DPMSolverPPSinglestep",
+    "EDMStochastic", "Euler", "EulerAncestral", "Heun", "PlanScheduler", "Restart", "SASolver",
+    "UniPC",
+)  # fmt: skip
 _SAMPLERS = (
     "DEFAULT_SPECS", "SAMPLERS", "Evaluation", "Op", "Plan", "build_plan", "parse_spec", "sample",
 )  # fmt: skip
-_HOMES = dict.fromkeys(_SAMPLERS, "fewstep.samplers") | dict.fromkeys(
+_HOMES = {
+    "BatchedPlan": "fewstep.samplers.batched",
+    "fit_compensation": "fewstep.samplers.fit",
+    "write_shim": "fewstep.samplers.shim",
+} | dict.fromkeys(_SAMPLERS, "fewstep.samplers")
+_HOMES |= dict.fromkeys(
     # diffusers asks the module of a class for the base class that knows how to load it.
     (*_SCHEDULERS, "SchedulerMixin"),
     "fewstep.samplers.schedulers",
@@ -48,17 +67,27 @@ __all__ = [
     "DEIS",
     "IPNDM",
     "SAMPLERS",
+    "BatchedPlan",
+    "DCSolver",
+    "DEISRungeKutta",
     "DPMSolverPP",
+    "DPMSolverPPSinglestep",
     "EDMStochastic",
     "Euler",
+    "EulerAncestral",
     "Evaluation",
     "Heun",
     "Op",
     "Plan",
+    "PlanScheduler",
+    "Restart",
+    "SASolver",
     "UniPC",
     "build_plan",
+    "fit_compensation",
     "parse_spec",
     "sample",
+    "write_shim",
 ]
 
 

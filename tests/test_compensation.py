@@ -1,0 +1,355 @@
+"""DC-Solver as a transformer of plans, its ratios, and its scheduler."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import CONFIGS, Mixture1D, drive, run_plan
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewstep import DCSolver, UniPC, build_plan
+from fewstep.samplers.cascade import CLAMP, CascadePolynomial
+from fewstep.samplers.compensation import compensate, dc
+from fewstep.samplers.plan import Plan
+from fewstep.samplers.ratios import Compensation
+from fewstep.schedules import VE, ContinuousVP, Flow, discrete_vp, grid_from_rho, make_grid
+
+PROCESSES = {
+    "vp": discrete_vp(), "vp-zero-snr": discrete_vp(zero_terminal_snr=True), "ve": VE(),
+    "edm": VE(time_is="log"), "continuous": ContinuousVP(), "flow": Flow(),
+}  # fmt: skip
+SOLVERS = ["unipc", "unipc:order=2,solver_type=bh1", "dpmpp:order=3", "sa:tau=0", "deis", "ipndm"]
+RATIOS = [1.0, 1.4, 0.7, 1.2, 0.6, 1.3, 1.1]
+LINE = torch.linspace(-2, 2, 17, dtype=torch.float64)
+
+
+def point_mass_error(plan: Plan) -> float:
+    """On constant data x_t = alpha_t c + sigma_t / sigma_T (x_T - alpha_T c)."""
+    first, c = plan.evaluations[0], 0.7
+    start = LINE * (first.sigma if first.alpha == 1 else 1)
+    result = run_plan(plan, lambda x, alpha, sigma: torch.full_like(x, c), start)
+    exact = plan.end[0] * c + plan.end[1] / first.sigma * (start - first.alpha * c)
+    return (result - exact).abs().max().item()
+
+
+def newest_outputs(plan: Plan, values: list[float]) -> list[float]:
+    """The newest history entry after each evaluation, when the network answers ``values``."""
+    history: list[float] = []
+    kept = []
+    for row, value in zip(plan.evaluations, values, strict=True):
+        history = [value, *history]
+        for op in row.ops:
+            if op.reg == "H0":
+                history[0] = sum(w * h for w, h in zip(op.w, history, strict=False))
+        kept.append(history[0])
+    return kept
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_ratio_one_is_the_solver_bit_for_bit(solver: str, process: str) -> None:
+    grid = make_grid(PROCESSES[process], 7)
+    plain = dc(grid, multistep=solver)
+    assert dc(grid, multistep=solver, compensation=[1.0] * 7) == plain
+    assert plain.name == f"dc:multistep={solver}"
+    moved = dc(grid, multistep=solver, compensation=RATIOS)
+    rest = [tuple(op for op in row.ops if op.reg != "H0") for row in moved.evaluations]
+    assert rest == [row.ops for row in plain.evaluations]
+
+
+@pytest.mark.parametrize("nfe", [1, 2, 3, 5, 20])
+def test_ratio_one_is_unipc_on_the_automatic_grid(nfe: int) -> None:
+    plans = [build_plan(spec, PROCESSES["vp"], nfe).evaluations for spec in ("dc", "unipc")]
+    assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("solver", SOLVERS)
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(ratios=st.lists(st.floats(0, 2), min_size=6, max_size=6))
+def test_point_mass_is_exact_for_any_ratios(solver: str, process: str, ratios: list[float]) -> None:
+    plan = dc(make_grid(PROCESSES[process], 7), multistep=solver, compensation=[1.0, *ratios])
+    # Rounding: the noise form divides by sigma, and x / alpha is 150 at the start.
+    assert point_mass_error(plan) < 1e-8
+
+
+def quadratic_error(plan: Plan, ratios: list[float]) -> float:
+    """Raw outputs on a parabola in the time: those of each row must be moved along it.
+
+    Node i alone is moved, so that what it is moved through is the parabola (a line for i = 1).
+    """
+    worst = 0.0
+    times = np.array([row.time for row in plan.evaluations])
+    for i, ratio in enumerate(ratios[1:], 1):
+        rows = [
+            row if k == i else replace(row, ops=tuple(op for op in row.ops if op.reg != "H0"))
+            for k, row in enumerate(plan.evaluations)
+        ]
+        parabola = np.polynomial.Polynomial([0.4, -1.1, 0.0 if i == 1 else 0.3])
+        kept = newest_outputs(
+            replace(plan, evaluations=tuple(rows)), parabola(times / times[0]).tolist()
+        )
+        target = ratio * times[i] + (1 - ratio) * times[i - 1]
+        worst = max(worst, abs(kept[i] - parabola(target / times[0])))
+    return worst
+
+
+@pytest.mark.parametrize("process", ["vp", "ve", "flow", "continuous"])
+def test_quadratic_outputs_are_moved_exactly(process: str) -> None:
+    plan = compensate(build_plan("unipc:grid=karras", PROCESSES[process], 7), RATIOS)
+    assert quadratic_error(plan, RATIOS) < 1e-12
+
+
+def weights_of(plan: Plan) -> list[tuple[int, int, int]]:
+    return [
+        (i, o, j)
+        for i, row in enumerate(plan.evaluations)
+        for o, op in enumerate(row.ops)
+        if op.reg == "H0"
+        for j in range(len(op.w))
+    ]
+
+
+PLAN = compensate(build_plan("unipc", PROCESSES["vp"], 7), RATIOS)
+
+
+@pytest.mark.parametrize(("i", "o", "j"), weights_of(PLAN))
+def test_five_percent_on_any_weight_is_seen(i: int, o: int, j: int) -> None:
+    row = PLAN.evaluations[i]
+    w = row.ops[o].w
+    wrong = replace(row.ops[o], w=(*w[:j], 1.05 * w[j], *w[j + 1 :]))
+    rows = list(PLAN.evaluations)
+    rows[i] = replace(row, ops=(*row.ops[:o], wrong, *row.ops[o + 1 :]))
+    mutant = replace(PLAN, evaluations=tuple(rows))
+    assert point_mass_error(PLAN) < 1e-10
+    assert quadratic_error(PLAN, RATIOS) < 1e-12
+    # The last weights move the end by 5 % of a third or less; rounding is at 1e-12.
+    assert point_mass_error(mutant) > 1e-5
+    assert quadratic_error(mutant, RATIOS) > 1e-5
+
+
+def test_replacement_comes_after_the_correction_and_stays() -> None:
+    plain, moved = build_plan("unipc", PROCESSES["vp"], 7), PLAN
+    for i, (before, after) in enumerate(zip(plain.evaluations, moved.evaluations, strict=True)):
+        kinds = [op.reg for op in after.ops]
+        assert kinds.count("H0") == (i > 0)
+        if 0 < i < 6:
+            assert kinds == ["x", "H0", "base", "x"] if i < 5 else ["x", "H0", "x"]
+            assert after.ops[0] == before.ops[0]
+            assert after.ops[0].w[0]  # the correction reads the raw output
+    # The entry that node 2 interpolates is the one that node 1 replaced.
+    values = [0.3, -0.2, 0.9, 0.5, 0.1, 0.0, 0.4]
+    kept = newest_outputs(moved, values)
+    w = next(op for op in moved.evaluations[2].ops if op.reg == "H0").w
+    assert kept[2] == pytest.approx(w[0] * values[2] + w[1] * kept[1] + w[2] * kept[0])
+    assert kept[1] != values[1]
+
+
+def test_ratio_zero_is_the_previous_output() -> None:
+    plan = compensate(build_plan("dpmpp", PROCESSES["vp"], 5), [1, 1, 0, 1, 1])
+    assert next(op for op in plan.evaluations[2].ops if op.reg == "H0").w == (0, 1, 0)
+
+
+def test_noise_form_leaves_out_the_start_without_signal() -> None:
+    plan = dc(make_grid(Flow(), 5), multistep="deis", compensation=[1, 1.5, 0.8, 0.9, 1])
+    sizes = [[len(op.w) for op in row.ops if op.reg == "H0"] for row in plan.evaluations]
+    assert sizes == [[], [], [2], [3], []]
+
+
+def test_smaller_ratios_pull_back() -> None:
+    """The plan runs, and the result depends smoothly on the ratios."""
+    results = [
+        run_plan(compensate(build_plan("unipc", PROCESSES["vp"], 7), [1.0] * 6 + [r]), Mixture1D(),
+                 LINE)
+        for r in (1.0, 1.0 + 1e-6, 1.2)
+    ]  # fmt: skip
+    assert 0 < (results[1] - results[0]).abs().max() < 1e-5
+    assert (results[2] - results[0]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("ratios", "message"),
+    [([1.0] * 4, "4 ratios for 5 calls"), ([1, 1, math.nan, 1, 1], "finite"),
+     ([0.9, 1, 1, 1, 1], "first ratio must be 1"), ([1, "a", 1, 1, 1], "list of numbers"),
+     ("[1]", "list of numbers")],
+)  # fmt: skip
+def test_bad_ratios(ratios, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compensate(build_plan("unipc", PROCESSES["vp"], 5), ratios)
+
+
+def test_plans_that_cannot_be_compensated() -> None:
+    with pytest.raises(ValueError, match="rewrites its outputs"):
+        compensate(PLAN, RATIOS)
+    rho = np.array([5.0, 1.0, 0.005, 0.004, 0.0])  # two below the table: equal times
+    plan = build_plan_on(rho)
+    with pytest.raises(ValueError, match="have equal ones"):
+        compensate(plan, [1, 1, 1, 0.9])
+    grid = make_grid(PROCESSES["vp"], 5)
+    for solver, message in [("heun", "multistep solvers"), ("dc", "multistep solvers"),
+                            ("unipc:grid=karras", "grid options"), ("x", "unknown sampler"),
+                            ("sa:evaluate=pece,tau=0,nope=1", "unknown option")]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            dc(grid, multistep=solver)
+
+
+def build_plan_on(rho: np.ndarray) -> Plan:
+    return dc(grid_from_rho(PROCESSES["vp"], rho))
+
+
+# Ratios from files and tables
+
+SEARCH = Compensation((1.0, 1.2, 0.9, 1.0, 1.4), "unipc", (0.0,) * 5, 3.0, 0.2, 0.1, 10)
+
+
+def search_for(plan: Plan) -> Compensation:
+    return replace(SEARCH, times=tuple(row.time for row in plan.evaluations))
+
+
+def test_ratios_from_everywhere(tmp_path: Path) -> None:
+    grid = make_grid(PROCESSES["vp"], 5)
+    search = search_for(dc(grid))
+    expected = dc(grid, compensation=list(search.ratios))
+    path = tmp_path / "ratios.json"
+    search.save(path)
+    assert Compensation.load(path) == search
+    assert Compensation.from_json(search.to_json()) == search
+    table = {"5": list(search.ratios), "8": [1.0] * 8}
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    for value in (str(path), search.table(), table, str(tmp_path / "table.json")):
+        assert dc(grid, compensation=value) == expected
+    spec = "dc:compensation=[1,1.2,0.9,1,1.4],grid=karras"
+    plan = build_plan(spec, PROCESSES["vp"], 5)
+    assert plan.evaluations == expected.evaluations
+    assert build_plan(plan.name, PROCESSES["vp"], 5) == plan
+
+
+def test_missing_ratios_are_errors(tmp_path: Path) -> None:
+    grid = make_grid(PROCESSES["vp"], 5)
+    (tmp_path / "bad.json").write_text("{")
+    for value, error, message in [
+        ({"8": [1.0] * 8}, ValueError, "no ratios for 5 calls, only for 8"),
+        ({}, ValueError, "only for none"),
+        ([1.0] * 8, ValueError, "8 ratios for 5 calls"),
+        ({"5": 1.0}, ValueError, "list of numbers"),
+        (7, ValueError, "list of numbers"),
+        ({"kind": "fewstep.compensation", "ratios": [1]}, ValueError, "needs 'kind' and exactly"),
+        ({"kind": "other"}, ValueError, "needs 'kind'"),
+        (str(tmp_path / "no.json"), FileNotFoundError, "no ratios at"),
+        (str(tmp_path / "bad.json"), ValueError, "is not JSON"),
+    ]:
+        with pytest.raises(error, match=message):
+            dc(grid, compensation=value)
+    assert dc(make_grid(PROCESSES["vp"], 1), compensation=[1.0] * 8).nfe == 1
+
+
+def test_ratios_of_another_solver_or_grid_warn() -> None:
+    grid = make_grid(PROCESSES["vp"], 5)
+    search = search_for(dc(grid))
+    for other in ({"grid": make_grid(PROCESSES["vp"], 5, "trailing")},
+                  {"grid": grid, "multistep": "unipc:order=2"}):  # fmt: skip
+        with pytest.warns(UserWarning, match="fit them anew"):
+            dc(**other, compensation=search.table())
+    dc(grid, multistep="unipc:order=3", compensation=search.table())  # the same, spelled out
+
+
+# The regression
+
+
+def smooth_ratios(nfe: int, scale: float) -> list[float]:
+    u = np.arange(1, nfe + 1) / nfe
+    ratio = 1.1 - 0.3 * u + 0.2 * u**3 + 0.1 * scale / 12 * u + 0.4 * (nfe / 50) ** 2 * u**2
+    return [1.0, *map(float, ratio[1:])]
+
+
+def test_regression_gives_back_what_it_has_the_terms_for(tmp_path: Path) -> None:
+    searches = [(n, g, smooth_ratios(n, g)) for n in (5, 8, 12, 20) for g in (1.0, 3.0, 7.5, 9.0)]
+    fitted = CascadePolynomial.fit(searches)
+    for nfe, scale in [(5, 1.0), (10, 5.0), (20, 9.0)]:
+        np.testing.assert_allclose(fitted.ratios(nfe, scale), smooth_ratios(nfe, scale), atol=1e-8)
+    assert CascadePolynomial.from_json(fitted.to_json()) == fitted
+    fitted.save(tmp_path / "cascade.json")
+    grid = make_grid(PROCESSES["vp"], 10)
+    plan = dc(grid, compensation=str(tmp_path / "cascade.json"), guidance_scale=5.0)
+    assert plan == dc(grid, compensation=fitted.ratios(10, 5.0))
+    assert fitted.ratios(5, 1.0)[0] == 1.0
+
+
+def test_regression_with_few_searches_passes_through_them() -> None:
+    fitted = CascadePolynomial.fit([(5, 3.0, SEARCH.ratios)])
+    np.testing.assert_allclose(fitted.ratios(5, 3.0), SEARCH.ratios, atol=1e-9)
+
+
+def test_regression_is_clamped_and_warns_outside_its_box() -> None:
+    fitted = CascadePolynomial.fit([(5, 1.0, [1, 0.5, 1.4, 0.9, 1.2]), (8, 3.0, [1.0] * 8)])
+    with pytest.warns(UserWarning, match="nfe 50 are extrapolated: the searches cover 5 to 8"):
+        far = fitted.ratios(50, 1.0)
+    assert CLAMP[0] <= min(far) < max(far) <= CLAMP[1]
+    with pytest.warns(UserWarning, match="guidance scale 9"):
+        fitted.ratios(5, 9.0)
+    first = CascadePolynomial.fit([(5, 1.0, [1, 1, 1.2, 0.9, 1.2])], first=3)
+    assert first.ratios(5)[:2] == [1.0, 1.0]
+
+
+def test_bad_regressions() -> None:
+    with pytest.raises(ValueError, match="nothing to fit"):
+        CascadePolynomial.fit([])
+    with pytest.raises(ValueError, match="5 ratios for 6 calls"):
+        CascadePolynomial.fit([(6, 1.0, [1.0] * 5)])
+    with pytest.raises(ValueError, match="36 finite coefficients"):
+        CascadePolynomial((1.0,), (5, 8), (1.0, 3.0))
+    with pytest.raises(ValueError, match="at least 2"):
+        CascadePolynomial((1.0,) * 36, (5, 8), (1.0, 3.0), first=1)
+
+
+# The scheduler
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("what", ["list", "table", "search"])
+def test_config_round_trip(what: str, config: str, tmp_path: Path) -> None:
+    ratios = list(SEARCH.ratios)
+    value = {"list": ratios, "table": {"5": ratios}, "search": SEARCH.table()}[what]
+    if what == "search":
+        plain = UniPC(**CONFIGS[config])
+        plain.set_timesteps(5)
+        value = search_for(plain.plan).table()
+    scheduler = DCSolver(**CONFIGS[config], compensation=value)
+    scheduler.set_timesteps(5)
+    scheduler.save_pretrained(tmp_path)
+    again = DCSolver.from_pretrained(tmp_path)
+    again.set_timesteps(5)
+    assert again.plan == scheduler.plan
+    assert again.config.compensation == value
+    x = torch.linspace(-1, 1, 12).reshape(3, 4)
+    assert torch.equal(drive(again, x, 5), drive(scheduler, x, 5))
+    result = drive(UniPC(**CONFIGS[config]), x, 5)
+    assert not torch.equal(result, drive(again, x, 5))
+    assert torch.equal(result, drive(DCSolver(**CONFIGS[config]), x, 5))
+
+
+def test_late_start_is_the_plain_solver() -> None:
+    outputs = []
+    for scheduler in (DCSolver(compensation={"5": list(SEARCH.ratios)}), UniPC()):
+        scheduler.set_timesteps(5)
+        scheduler.set_begin_index(2)
+        x = torch.linspace(-1, 1, 12).reshape(3, 4)
+        for t in scheduler.timesteps[2:]:
+            x = scheduler.step(torch.tanh(x), t, x).prev_sample
+        outputs.append(x)
+    assert torch.equal(*outputs)
+
+
+def test_no_ratios_for_the_count_is_an_error_that_changes_nothing() -> None:
+    scheduler = DCSolver(compensation={"5": list(SEARCH.ratios)})
+    scheduler.set_timesteps(5)
+    plan = scheduler.plan
+    with pytest.raises(ValueError, match="no ratios for 6 calls, only for 5"):
+        scheduler.set_timesteps(6)
+    assert scheduler.plan is plan
+    assert len(scheduler.timesteps) == 5
