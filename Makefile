@@ -26,7 +26,7 @@ test-matrix: $(READY)  ## the contract tests on the oldest and the newest diffus
 	for version in "diffusers==0.40.*" "diffusers"; do \
 	  $(PYTHON) -m venv .venv-matrix && \
 	  .venv-matrix/bin/pip install -q --upgrade "$$version" -e ".[dev]" && \
-	  .venv-matrix/bin/pytest -q tests/test_config.py tests/test_parity*.py tests/test_pipelines*.py \
+	  .venv-matrix/bin/pytest -q tests/test_common*.py tests/test_config.py tests/test_parity*.py tests/test_pipelines*.py \
 	    tests/test_scheduler*.py tests/test_set_timesteps.py || exit 1; \
 	  rm -rf .venv-matrix; \
 	done

@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -129,23 +130,13 @@ def _snap(grid: Grid, chosen: Sequence[Interval], moves: bool) -> dict[int, Inte
     return stops
 
 
-def restart_steps(
-    nfe: int,
-    without_signal: bool,
-    ends_at_zero: bool,
-    *,
-    intervals: str | Sequence[Sequence[float]] = "auto",
-    solver: str = "unipc",
-    inner: str = "",
-    noise_scale: float = 1.0,
-    preset: str = "",
-) -> int:
+def restart_steps(nfe: int, without_signal: bool, ends_at_zero: bool, **options: Any) -> int:
     """Steps of the main run that nfe calls pay for beside the intervals.
 
     Raises:
         ValueError: if they do not pay for the intervals, or fit no preset.
     """
-    made = recipe(intervals, solver, inner, noise_scale, preset)
+    made = recipe(**options)
     chosen = made.chosen(nfe)
     extra = made.extra(chosen)
     least = 1 + bool(chosen)

@@ -129,12 +129,17 @@ class Recipe:
 
 
 def recipe(
-    intervals: str | Sequence[Sequence[float]],
-    solver: str,
-    inner: str,
-    noise_scale: float,
-    preset: str,
+    intervals: str | Sequence[Sequence[float]] = "auto",
+    solver: str = "unipc",
+    inner: str = "",
+    noise_scale: float = 1.0,
+    preset: str = "",
 ) -> Recipe:
+    """The options of :func:`fewstep.samplers.restart.restart`, checked.
+
+    Raises:
+        ValueError: for an unknown preset or malformed intervals.
+    """
     if preset:
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r} of Restart; known: {', '.join(PRESETS)}")

@@ -1,6 +1,7 @@
 """A plan entered in the middle, as image-to-image pipelines do."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -93,6 +94,12 @@ def _first_order(marks: Sequence[Mark], rows: Rows) -> Rows:
     """DDIM from level to level; a level that is called twice is left as it is the first time."""
     made = []
     for row, (_, alpha, sigma) in zip(rows, marks[1:], strict=False):
+        if (alpha, sigma) == (row.alpha, row.sigma):
+            warnings.warn(
+                f"the run starts at the second call of a step, t = {row.time:g}, which has nothing "
+                "to do then: start one entry earlier or later to save it",
+                stacklevel=2,
+            )
         shrink = sigma / row.sigma
         op = Op("x", c_x=shrink, w=(alpha - shrink * row.alpha,))
         if row.form == "noise":

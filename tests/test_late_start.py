@@ -1,6 +1,7 @@
 """Plans entered in the middle, as image-to-image does: every entry of every kind of plan."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -171,3 +172,16 @@ def test_a_whole_run_is_not_touched() -> None:
         scheduler = scheduler_for(case, 11)
         assert tails(case, 11)[0].evaluations == scheduler.plan.evaluations
         assert drive(scheduler, torch.ones(1, 1, 2, 2), 11).isfinite().all()
+
+
+def test_a_call_that_does_nothing_is_told() -> None:
+    scheduler = schedulers.Heun()
+    for k in range(7):
+        scheduler.set_timesteps(7)
+        scheduler.set_begin_index(k)
+        x = torch.ones(1, 1, 2, 2)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            scheduler.step(x, scheduler.timesteps[k], x)
+        second = k % 2 == 1
+        assert ["second call of a step" in str(w.message) for w in caught] == [True] * second
