@@ -1,6 +1,7 @@
 """How a scheduler takes over the config of another class, and keyword arguments beside it."""
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -43,13 +44,14 @@ def adopt(config: Mapping[str, Any]) -> dict[str, Any]:
     """A foreign scheduler's config as one of ours.
 
     Values that name the process are taken even where they are the foreign class's defaults, since
-    defaults differ between classes. A flow is marked by ``use_flow_sigmas``: it tells diffusers'
-    pipelines to leave the grid to the scheduler, and its multistep classes what the process is.
+    defaults differ between classes. A function (SA-Solver's ``tau_func``) is left behind with a
+    warning, since no config with one can be saved.
 
     Raises:
         ValueError: if its noise process cannot be represented, with the reason.
     """
-    taken = {**live(config), "_class_name": config.get("_class_name") or origin_of(config)}
+    origin = config.get("_class_name") or origin_of(config)
+    taken = {**_storable(live(config)), "_class_name": origin}
     process = from_diffusers_config(taken)
     # All its classes have the same default end, so that one may travel; spacings differ.
     kept = {*PROCESS_KEYS, "final_sigmas_type"}
@@ -67,6 +69,17 @@ def adopt(config: Mapping[str, Any]) -> dict[str, Any]:
     if taken.get("lower_order_final"):
         del taken["lower_order_final"]
     return taken
+
+
+def _storable(config: Mapping[str, Any]) -> dict[str, Any]:
+    functions = [key for key, value in config.items() if callable(value)]
+    for key in functions:
+        warnings.warn(
+            f"{key} of the scheduler's config is a function, which no config can keep, and is left "
+            "out: say it in numbers, as tau=, tau_min= and tau_max= of SASolver",
+            stacklevel=2,
+        )
+    return {key: value for key, value in config.items() if key not in functions}
 
 
 def split(

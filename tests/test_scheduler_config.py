@@ -205,3 +205,12 @@ def test_a_shift_given_by_keyword_replaces_the_inherited_one() -> None:
         even = torch.tensor([1, 0.75, 0.5, 0.25, 0])
         torch.testing.assert_close(ours.sigmas, shift * even / (1 + (shift - 1) * even))
         # diffusers' pipelines then ask for a number of steps and not for sigmas of their own.
+
+
+def test_a_function_in_a_config_is_left_behind(tmp_path) -> None:
+    """diffusers' own SA-Solver cannot be saved with one."""
+    peer = diffusers.SASolverScheduler(tau_func=lambda t: 1.0)
+    with pytest.warns(UserWarning, match="tau_func of the scheduler's config is a function"):
+        ours = schedulers.SASolver.from_config(peer.config)
+    ours.save_pretrained(tmp_path)
+    assert times_of(schedulers.SASolver.from_pretrained(tmp_path)) == times_of(ours)
