@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewstep.samplers import foreign, settings
 from fewstep.samplers.choose import choose
-from fewstep.samplers.convert import Prediction, without_variance
+from fewstep.samplers.convert import Prediction
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.index import Position, noise_source
 from fewstep.samplers.plan import Plan
@@ -154,7 +154,9 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _adopt(self, plan: Plan, process: NoiseProcess, device: torch.device | str | None) -> None:
         rows = plan.evaluations
-        self._sigma_data = settings.sigma_data_of(settings.live(self.config))
+        config = settings.live(self.config)
+        self._sigma_data = settings.sigma_data_of(config)
+        self._learned_variance = config.get("variance_type") in ("learned", "learned_range")
         self._executor, self._offset = self._run(plan), 0
         vars(self).update(training_tables(process))
         self.plan, self.num_inference_steps = plan, plan.nfe
@@ -222,9 +224,10 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             self._begin(index)
         index -= self._offset
 
-        draws = self._executor.draws(index)
+        draws = self._executor.draws[index]
         draw = noise_source(draws, len(sample), generator, variance_noise)
-        model_output = without_variance(model_output, sample, self.config.get("variance_type"))
+        if self._learned_variance:  # its channels follow those of the mean, and no solver uses it
+            model_output = model_output[:, : sample.shape[1]]
         data = self._executor.data_prediction(index, model_output, sample) if return_dict else None
         previous = self._executor.step(index, model_output, sample, draw)
         self._position.advance()

@@ -18,8 +18,6 @@ sqrt(sigma^2 + s^2) (arXiv:2206.00364, table 1), with the other sign of c_out fo
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from fewstep.samplers.plan import Form
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
@@ -77,9 +75,3 @@ class Prediction:
         total = sigma**2 + s**2
         c_out = sigma * s / total**0.5
         return s**2 / total, c_out if self.kind == "epsilon" else -c_out
-
-
-def without_variance(output: Tensor, sample: Tensor, variance_type: str | None) -> Tensor:
-    """The mean's channels alone: those of a learned variance follow them, and no solver uses it."""
-    learned = variance_type in ("learned", "learned_range") and sample.ndim > 1
-    return output[:, : sample.shape[1]] if learned else output

@@ -42,6 +42,7 @@ class Executor:
         self.plan = plan
         self.threshold = threshold
         plain = rows is not None or threshold is not None
+        self.draws = [sum(op.nu != 0 for op in row.ops) for row in plan.evaluations]
         self.steps = compile_plan(plan, prediction, rows=rows, fold=not plain)
         self.reset()
 
@@ -83,10 +84,6 @@ class Executor:
             self.reset()
             return result.to(output.dtype)
         return self._hand_out(step, result, output.dtype)
-
-    def draws(self, index: int) -> int:
-        """How often evaluation ``index`` draws noise."""
-        return sum(op.nu != 0 for op in self.plan.evaluations[index].ops)
 
     def data_prediction(self, index: int, output: Tensor, sample: Tensor) -> Tensor:
         """The data prediction of evaluation ``index``, for previews."""
