@@ -106,12 +106,16 @@ def _passes(
 
 
 def _snap(grid: Grid, chosen: Sequence[Interval], moves: bool) -> dict[int, Interval]:
-    """Which interval starts at which node of the main run; one that ``moves`` keeps high / low."""
+    """Which interval starts at which node of the main run.
+
+    One that ``moves`` takes the nearest node that is free and keeps high / low.
+    """
     stops: dict[int, Interval] = {}
     for interval in chosen:
         if grid.nfe < 2:
             raise ValueError("a Restart interval needs a main run of two steps: use more calls")
-        node = 1 + int(np.argmin(np.abs(grid.rho[1:-1] - interval.low)))
+        nearest = 1 + np.argsort(np.abs(grid.rho[1:-1] - interval.low), kind="stable")
+        node = next((int(k) for k in nearest if not moves or k not in stops), int(nearest[0]))
         level = float(grid.rho[node])
         if moves:
             top = min(level * interval.high / interval.low, float(grid.rho[0]))

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 from helpers import CONFIGS
 
@@ -32,3 +33,14 @@ def test_n_calls(spec: str, config: str, final: str) -> None:
         levels = [row.sigma / row.alpha if row.alpha else math.inf for row in plan.evaluations]
         if "restart" not in spec and "edm" not in spec:
             assert all(a >= b for a, b in itertools.pairwise(levels))
+
+
+def test_automatic_intervals_find_nodes_of_their_own() -> None:
+    """Where the levels that are asked for lie close together."""
+    scheduler = schedulers.Restart(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5)
+    levels = np.geomspace(3.0, 2.0, 25).tolist()
+    scheduler.set_timesteps(sigmas=levels)
+    sigmas = [row.sigma for row in scheduler.plan.evaluations]
+    tops = [t for s, t in itertools.pairwise(sigmas) if t > s]
+    assert len(sigmas) - len(levels) == 12  # two intervals of three passes of two calls
+    assert tops == pytest.approx([3.0] * 6)

@@ -246,7 +246,7 @@ def test_other_refusals(options: dict, message: str) -> None:
         schedulers.Restart(**EDM_CONFIG, **options).set_timesteps(30)
 
 
-def test_interval_numbers_may_be_floats_as_in_a_config() -> None:
+def test_interval_numbers_may_be_floats() -> None:
     grid = make_grid(EDM, 14, "karras")
     a, b = (make("restart", grid, intervals=[[k, k, 0.06, 0.3]]) for k in (3, 3.0))
     assert a == b
