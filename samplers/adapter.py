@@ -1,13 +1,13 @@
 """The diffusers side: a scheduler whose ``step`` runs one evaluation of a plan."""
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
-from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
 from fewstep.samplers import foreign, settings
@@ -15,6 +15,7 @@ from fewstep.samplers.choose import choose
 from fewstep.samplers.convert import Prediction
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.index import Position, noise_source
+from fewstep.samplers.output import StepOutput
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.registry import SAMPLERS
 from fewstep.samplers.tail import tail
@@ -22,18 +23,6 @@ from fewstep.samplers.threshold import DynamicThreshold
 from fewstep.samplers.training import noisy, training_tables
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import VE, Flow, NoiseProcess
-
-
-class StepOutput(BaseOutput):
-    """What ``step`` returns.
-
-    Attributes:
-        prev_sample: the sample to call the network with next.
-        pred_original_sample: the data prediction of this call, for previews.
-    """
-
-    prev_sample: Tensor
-    pred_original_sample: Tensor | None = None
 
 
 class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
@@ -82,6 +71,13 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         count = int(config["num_train_timesteps"])
         self.timesteps = torch.linspace(first, 0, count, dtype=torch.float32)
         self.sigmas = torch.zeros(0)
+
+    def to_json_string(self) -> str:
+        """The config as it is saved: without None, which diffusers' classes stumble over."""
+        saved = json.loads(super().to_json_string())
+        # inherited_from marks a config as one of ours.
+        kept = {k: v for k, v in saved.items() if v is not None or k == "inherited_from"}
+        return json.dumps(kept, indent=2, sort_keys=True) + "\n"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}grid: {self.grid_reason}"
@@ -133,7 +129,8 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         Args:
             num_inference_steps: network calls, >= 1.
             device: of ``timesteps``.
-            timesteps: network times to call at, falling, instead of a grid.
+            timesteps: network times of the steps, falling, instead of a grid; solvers of several
+                calls a step make more, in between.
             sigmas: noise levels instead of a grid, sigma of a flow or EDM model and sigma / alpha
                 otherwise, n of them or n + 1 with a final 0. What flow pipelines always send, the
                 array ``numpy.linspace(1, 1 / n, n)``, counts as n calls on the scheduler's grid.

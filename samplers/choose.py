@@ -1,5 +1,6 @@
 """Which grid a scheduler uses; the order of precedence is in :mod:`fewstep.samplers.settings`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ def by_count(
     if name == "auto":
         rule = grid_rule_from_config(seen, obey_spacing=not inherited, mu=mu)
         name, power, reason = rule.name, rule.power, rule.reason
-    ending = config["final"] or (None if inherited else config["final_sigmas_type"]) or "zero"
+    ending = _ending(config, obeyed=not inherited)
     steps = entry.intervals(process, n, ending == "zero", options)
     grid = chosen_grid(sampler, process, steps, name, final=ending, power=power, shift=shift)
     if name == "auto":
@@ -97,6 +98,11 @@ def made_up(process: NoiseProcess, config: Mapping[str, Any], sigmas: Any) -> bo
     return not obeyed and np.array_equal(sigmas, np.linspace(1.0, 1 / n, n))
 
 
+def _ending(config: Mapping[str, Any], obeyed: bool) -> str:
+    """Where a grid ends; ``final_sigmas_type`` counts only where it is obeyed."""
+    return config["final"] or (config["final_sigmas_type"] if obeyed else None) or "zero"
+
+
 def by_values(
     sampler: str,
     process: NoiseProcess,
@@ -110,13 +116,20 @@ def by_values(
     Raises:
         ValueError: for values outside the process, or that do not fall.
     """
+    obeyed = config["inherited_from"] is None or config["grid"] == "diffusers"
+    least = process.rho_min if _ending(config, obeyed) == "sigma_min" else 0.0
     if sigmas is None:
-        grid = grid_from_times(process, [float(value) for value in timesteps])
+        times = [float(value) for value in timesteps]
+        # A last call at the least level can only go on to 0.
+        end = least if times and float(process.rho(times[-1])) > least else 0.0
+        grid = grid_from_times(process, times, end)
     else:
         values = [float(value) for value in sigmas]
         if isinstance(process, Flow):
             values = shift_sigmas(values, shift_from_config(settings.view(config), mu)).tolist()
-        grid = grid_from_sigmas(process, values)
+        elif least and len(values) > 1 and math.isclose(values[-1], least, rel_tol=1e-6):
+            values = values[:-1]  # given as the end, as 0 may be
+        grid = grid_from_sigmas(process, values, least)
     entry = SAMPLERS[sampler]
     calls = entry.calls(grid, {key: config[key] for key in entry.options()})
     return Choice(grid, calls, "timesteps=" if sigmas is None else "sigmas=")

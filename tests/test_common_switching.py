@@ -100,3 +100,13 @@ def test_a_solver_type_of_another_family_is_left_at_the_default() -> None:
         ("bh1", schedulers.UniPC, "bh1"),
     ):  # fmt: skip
         assert cls.from_config({"solver_type": given}).config.solver_type == own
+
+
+@every_class
+def test_what_we_saved_runs_in_its_classes(cls, tmp_path) -> None:
+    """Straight from the folder, where a pipeline is told to use another scheduler."""
+    cls().save_pretrained(tmp_path)
+    for peer in PEERS:
+        theirs = peer.from_pretrained(tmp_path)
+        theirs.set_timesteps(10)
+        assert len(theirs.timesteps) >= 10

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewstep.samplers import schedulers
-from fewstep.samplers.adapter import StepOutput
+from fewstep.samplers.output import StepOutput
 from fewstep.schedules import GRIDS
 
 CLASSES = scheduler_classes()

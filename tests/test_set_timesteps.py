@@ -69,3 +69,18 @@ def test_bad_requests_name_the_remedy() -> None:
         schedulers.DDIM(grid="carras").set_timesteps(4)
     with pytest.raises(ValueError, match="order must be 1, 2 or 3 for DPMSolverPP, got 4"):
         schedulers.DPMSolverPP(order=4).set_timesteps(4)
+
+
+def test_levels_end_where_the_config_says() -> None:
+    """Their own sigmas, handed back, are the same run; times end at the least level as well."""
+    for config in ({"final": "sigma_min"}, {"final_sigmas_type": "sigma_min"}):
+        scheduler = schedulers.UniPC(**config)
+        scheduler.set_timesteps(10)
+        end, sigmas = scheduler.plan.end, scheduler.grid.rho.tolist()
+        assert sigmas[-1] == scheduler.process.rho_min
+        scheduler.set_timesteps(sigmas=sigmas)
+        assert (scheduler.plan.nfe, scheduler.plan.end) == (10, end)
+        scheduler.set_timesteps(timesteps=[900, 500, 100])
+        assert scheduler.plan.end == end
+        scheduler.set_timesteps(timesteps=[900, 500, 0])  # the last is at that level itself
+        assert scheduler.plan.end == (1, 0)
