@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, Sch
 from torch import Tensor
 
 from fewstep.samplers import foreign, settings
-from fewstep.samplers.choose import choose
+from fewstep.samplers.choose import choose, made_up
 from fewstep.samplers.convert import Prediction
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.index import Position, noise_source
@@ -140,14 +140,23 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             ValueError: if not exactly one of the three is given, or for levels that do not fall.
         """
         process, config = self.process, settings.live(self.config)
-        wanted = (num_inference_steps, timesteps, sigmas)
-        choice = choose(self.sampler, process, config, *wanted, mu=mu)
-        self._adopt(self._build(choice.grid, choice.nfe), process, device)
-        self.grid, self.grid_reason = choice.grid, choice.reason
+        if made_up(process, config, sigmas):
+            num_inference_steps, sigmas = len(cast(Tensor, sigmas)), None
+        plan, grid, reason = self._planned(num_inference_steps, timesteps, sigmas, mu)
+        self._adopt(plan, process, device)
+        self.grid, self.grid_reason = grid, reason
+
+    def _planned(
+        self, count: int | None, timesteps: Any, sigmas: Any, mu: float | None
+    ) -> tuple[Plan, Grid | None, str]:
+        """The plan that is asked for, its grid if it was made on one, and what decided."""
+        config = settings.live(self.config)
+        choice = choose(self.sampler, self.process, config, count, timesteps, sigmas, mu=mu)
+        return self._build(choice.grid, choice.nfe), choice.grid, choice.reason
 
     def _build(self, grid: Grid, nfe: int) -> Plan:
         entry, config = SAMPLERS[self.sampler], settings.live(self.config)
-        return entry.plan(grid, nfe, {name: config[name] for name in entry.options()})
+        return entry.plan(grid, nfe, entry.taken(config))
 
     def _adopt(self, plan: Plan, process: NoiseProcess, device: torch.device | str | None) -> None:
         rows = plan.evaluations

@@ -41,8 +41,6 @@ def choose(
         ValueError: for none of the three, for timesteps beside sigmas, for a count that is not that
             of the levels, or a value out of its range.
     """
-    if made_up(process, config, sigmas):
-        count, sigmas = len(sigmas), None
     levels = timesteps if sigmas is None else sigmas
     both = timesteps is not None and sigmas is not None
     if levels is not None and not both:
@@ -69,7 +67,7 @@ def by_count(
         raise ValueError(f"num_inference_steps must be at least 1, got {n}")
     seen, entry = settings.view(config), SAMPLERS[sampler]
     name, inherited = config["grid"], config["inherited_from"] is not None
-    options = {key: config[key] for key in entry.options()}
+    options = entry.taken(config)
     if name == "diffusers":
         steps = entry.intervals(process, n, options=options)
         return Choice(diffusers_grid(process, seen, steps, mu=mu), n, "grid='diffusers'")
@@ -131,5 +129,5 @@ def by_values(
             values = values[:-1]  # given as the end, as 0 may be
         grid = grid_from_sigmas(process, values, least)
     entry = SAMPLERS[sampler]
-    calls = entry.calls(grid, {key: config[key] for key in entry.options()})
+    calls = entry.calls(grid, entry.taken(config))
     return Choice(grid, calls, "timesteps=" if sigmas is None else "sigmas=")

@@ -12,14 +12,13 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from fewstep.samplers.auto import chosen_grid
 from fewstep.samplers.compensation import compensate, corrector_ops, multistep_plan
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.linesearch import least_of_quartic, line_search
 from fewstep.samplers.loop import Guidance, levels, start_scale
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.ratios import Compensation
-from fewstep.samplers.spec import GRID_OPTIONS, parse_spec
+from fewstep.samplers.spec import parse_spec
 from fewstep.schedules.grids import Grid, grid_from_rho
 from fewstep.schedules.process import Array
 from fewstep.types import Denoiser, Level
@@ -100,8 +99,7 @@ def fit_compensation(
 
 def _uncompensated(denoiser: Denoiser, nfe: int, sampler: str) -> tuple[Grid, Plan]:
     spec = parse_spec(sampler)
-    chosen = {**GRID_OPTIONS, **spec.grid}
-    grid = chosen_grid("dc", denoiser.process, nfe, chosen.pop("grid"), **chosen)
+    grid = spec.grid_of(denoiser.process, nfe, "dc")
     plan = multistep_plan(grid, str(replace(spec, grid={})))
     if any(op.nu for row in plan.evaluations for op in row.ops):
         raise ValueError(f"ratios are fitted to deterministic solvers, and {sampler!r} adds noise")

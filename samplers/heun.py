@@ -2,7 +2,7 @@
 
 import math
 
-from fewstep.samplers.multistep import finish
+from fewstep.samplers.multistep import climb, finish
 from fewstep.samplers.plan import Evaluation, Form, Op, Plan
 from fewstep.schedules.grids import Grid
 
@@ -110,9 +110,8 @@ def _step(grid: Grid, rho_s: float, rho_t: float, calls: int) -> list[Evaluation
 
 def _with_churn(grid: Grid, row: Evaluation, node: int, rho: float, scale: float) -> Evaluation:
     """The same evaluation, its result raised from node ``node`` to ratio ``rho`` by fresh noise."""
-    alpha = _level(grid, rho)[0]
-    nu = alpha * scale * math.sqrt(rho**2 - float(grid.rho[node]) ** 2)
-    up = Op("x", c_x=alpha / float(grid.alpha[node]), nu=nu)
+    low = float(grid.alpha[node]), float(grid.rho[node])
+    up = climb(low, (_level(grid, rho)[0], rho), scale)
     return Evaluation(row.time, row.alpha, row.sigma, (*row.ops, up), row.form, row.store)
 
 

@@ -23,6 +23,16 @@ def transfer(grid: Grid, i: int, tau: float = 0.0) -> tuple[float, float, float,
     return sigma_t / sigma_s * decay, float(grid.alpha[i + 1]), (1 + tau**2) * h, nu
 
 
+def climb(low: tuple[float, float], high: tuple[float, float], scale: float = 1.0) -> Op:
+    """Fresh noise that lifts a sample from one (alpha, rho) to a noisier one.
+
+    x <- (alpha_high / alpha_low) x + alpha_high scale sqrt(rho_high^2 - rho_low^2) noise
+    """
+    (alpha_low, rho_low), (alpha, rho) = low, high
+    nu = alpha * scale * math.sqrt(rho**2 - rho_low**2)
+    return Op("x", c_x=alpha / alpha_low, nu=nu)
+
+
 def data_nodes(grid: Grid, i: int, count: int) -> list[float]:
     """Positions, in units of step i -> i + 1, of node i and up to count - 1 earlier ones.
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from fewstep.samplers.plan import Plan
+from fewstep.samplers.spec import parse_spec
 
 
 def check_ratios(ratios: Sequence[float], nfe: int) -> None:
@@ -111,8 +112,6 @@ class Compensation(RatioFile):
 
     def made_for(self, plan: Plan, solver: str) -> bool:
         """Whether the calls are those of the search, and so is the solver."""
-        from fewstep.samplers.spec import parse_spec
-
         mine, other = parse_spec(self.sampler), parse_spec(solver)
         same = mine.name == other.name and {**mine.sampler.options(), **mine.options} == {
             **other.sampler.options(), **other.options,

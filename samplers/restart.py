@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.samplers.multistep import finish
-from fewstep.samplers.plan import Evaluation, Op, Plan
+from fewstep.samplers.multistep import climb, finish
+from fewstep.samplers.plan import Evaluation, Plan
 from fewstep.samplers.restart_recipes import AUTO_FROM, Interval, Recipe, recipe
 from fewstep.schedules.grids import Grid, grid_from_rho
 
@@ -94,13 +94,12 @@ def _passes(
     roots = np.linspace(interval.high ** (1 / POWER), low ** (1 / POWER), interval.points)
     levels = np.append(roots[:-1] ** POWER, low)
     down = grid_from_rho(grid.process, levels, "restart")
-    alpha_low, alpha_high = float(grid.alpha[node]), float(down.alpha[0])
-    nu = alpha_high * made.noise_scale * math.sqrt(interval.high**2 - low**2)
-    climb = Op("x", c_x=alpha_high / alpha_low, nu=nu)
+    top = float(down.alpha[0]), interval.high
+    up = climb((float(grid.alpha[node]), low), top, made.noise_scale)
     way = made.inside.plan(down, made.inside.calls(down)).evaluations
     rows = [last]
     for _ in range(interval.times):
-        rows[-1] = replace(rows[-1], ops=(*rows[-1].ops, climb))
+        rows[-1] = replace(rows[-1], ops=(*rows[-1].ops, up))
         rows += way
     return rows
 

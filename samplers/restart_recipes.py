@@ -78,9 +78,7 @@ class Inner:
         return max(0, self.calls_of(8) - 2 * self.calls_of(4))
 
     def steps(self, nfe: int, without_signal: bool, ends_at_zero: bool) -> int:
-        if self.sampler.steps is None:
-            return nfe
-        return self.sampler.steps(nfe, without_signal, ends_at_zero, **self.options)
+        return self.sampler.paid(nfe, without_signal, ends_at_zero, self.options)
 
     def plan(self, grid: Grid, nfe: int) -> Plan:
         options = dict(self.options)

@@ -7,16 +7,12 @@ move. diffusers needs ``SchedulerMixin`` in the namespace of a scheduler's modul
 not to lie in a folder that is named like a pipeline of its own.
 """
 
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from torch import Tensor
 
 from fewstep.samplers import settings
 from fewstep.samplers.adapter import PlanSchedulerMixin
-from fewstep.samplers.choose import made_up
 from fewstep.samplers.compensation import multistep_plan
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.registry import SAMPLERS, check_process
@@ -127,8 +123,7 @@ class Restart(PlanSchedulerMixin):
     sampler = "restart"
 
     def _rebuild(self, grid: Grid, nfe: int) -> Plan:
-        options = settings.live(self.config)
-        made = recipe(**{name: options[name] for name in SAMPLERS["restart"].options()})
+        made = recipe(**SAMPLERS["restart"].taken(settings.live(self.config)))
         return made.main.plan(grid, nfe)
 
 
@@ -164,39 +159,27 @@ class PlanScheduler(PlanSchedulerMixin):
     def _stored(self) -> list[Any]:
         return list(settings.live(self.config)["plans"] or ())
 
-    def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: torch.device | str | None = None,
-        timesteps: Sequence[float] | Tensor | None = None,
-        sigmas: Sequence[float] | Tensor | None = None,
-        mu: float | None = None,
-    ) -> None:
-        """As in the other classes; a stored plan has its own levels, and ``mu`` does not move them.
+    def _planned(
+        self, count: int | None, timesteps: Any, sigmas: Any, mu: float | None
+    ) -> tuple[Plan, Grid | None, str]:
+        """The stored plan of that many calls; it has its own levels, which ``mu`` does not move.
 
         Raises:
             ValueError: if no stored plan makes that many calls, it belongs to another noise
                 process, or levels are given beside it.
         """
         plans = {plan.nfe: plan for plan in map(Plan.from_table, self._stored())}
-        if made_up(self.process, settings.live(self.config), sigmas):
-            num_inference_steps, sigmas = len(cast(Tensor, sigmas)), None
         if not plans:
-            super().set_timesteps(num_inference_steps, device, timesteps, sigmas, mu)
-            return
-        if timesteps is not None or sigmas is not None or num_inference_steps not in plans:
+            return super()._planned(count, timesteps, sigmas, mu)
+        if timesteps is not None or sigmas is not None or count not in plans:
             raise ValueError(
                 f"this PlanScheduler holds plans of {', '.join(map(str, sorted(plans)))} calls, "
                 "with levels of their own: call set_timesteps with one of these numbers, and "
                 "without timesteps= and sigmas="
             )
-        plan = plans[num_inference_steps]
+        plan = plans[count]
         check_process(plan, self.process)
-        self.grid_reason = f"the stored plan {plan.name!r}"
-        self._adopt(plan, self.process, device)
-
-    def _rebuild(self, grid: Grid, nfe: int) -> Plan:
-        return SAMPLERS["ipndm"].plan(grid, nfe, {})
+        return plan, None, f"the stored plan {plan.name!r}"
 
 
 for _name in __all__:

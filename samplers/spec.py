@@ -28,7 +28,7 @@ class Sampler:
         paper: where it comes from.
         steps: for solvers that take ``nfe=`` and a grid with fewer steps than calls:
             ``steps(nfe, without_signal, ends_at_zero, **options)``, the steps that the calls pay
-            for, never falling with nfe.
+            for. One call more pays for at most one step more (or for one pass more of Restart).
     """
 
     build: Callable[..., Plan]
@@ -46,6 +46,18 @@ class Sampler:
             if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "nfe"
         }
 
+    def taken(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The solver's own options as a scheduler's config has them."""
+        return {name: config[name] for name in self.options()}
+
+    def paid(
+        self, nfe: int, without_signal: bool, ends_at_zero: bool, options: Mapping[str, Any]
+    ) -> int:
+        """Steps that ``nfe`` calls pay for."""
+        return (
+            nfe if self.steps is None else self.steps(nfe, without_signal, ends_at_zero, **options)
+        )
+
     def intervals(
         self,
         process: NoiseProcess,
@@ -54,10 +66,8 @@ class Sampler:
         options: Mapping[str, Any] | None = None,
     ) -> int:
         """Steps of the grid that ``nfe`` calls walk."""
-        if self.steps is None:
-            return nfe
-        without_signal = process.from_rho(process.rho_max)[0] == 0
-        return self.steps(nfe, without_signal, ends_at_zero, **options or {})
+        without_signal = bool(process.from_rho(process.rho_max)[0] == 0)
+        return self.paid(nfe, without_signal, ends_at_zero, options or {})
 
     def calls(self, grid: Grid, options: Mapping[str, Any]) -> int:
         """The most calls that walk a given grid."""
@@ -90,10 +100,15 @@ class Spec:
         """The plan for a process and a number of calls."""
         if nfe < 1:
             raise ValueError(f"a sampler needs at least 1 call, got nfe = {nfe}")
-        chosen = {**GRID_OPTIONS, **self.grid}
-        steps = self.sampler.intervals(process, nfe, chosen["final"] == "zero", self.options)
-        grid = chosen_grid(self.name, process, steps, chosen.pop("grid"), **chosen)
+        ends_at_zero = {**GRID_OPTIONS, **self.grid}["final"] == "zero"
+        steps = self.sampler.intervals(process, nfe, ends_at_zero, self.options)
+        grid = self.grid_of(process, steps, self.name)
         return self.sampler.plan(grid, nfe, self.options).renamed(str(self))
+
+    def grid_of(self, process: NoiseProcess, steps: int, family: str) -> Grid:
+        """The grid that the spec asks for; the automatic one is that of ``family``."""
+        chosen = {**GRID_OPTIONS, **self.grid}
+        return chosen_grid(family, process, steps, chosen.pop("grid"), **chosen)
 
     def __str__(self) -> str:
         pairs = ",".join(f"{k}={v}" for k, v in {**self.options, **self.grid}.items())

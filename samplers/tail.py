@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fewstep.samplers.multistep import climb
 from fewstep.samplers.plan import Evaluation, Op, Plan
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import NoiseProcess
@@ -43,7 +44,8 @@ def tail(plan: Plan, k: int, rebuild: Rebuild, process: NoiseProcess) -> Plan:
     stretch = marks[k : r if climbs else r + 1]
     head = _anew(stretch, rebuild, process) or _first_order(stretch, rows[k:r])
     if climbs:
-        head += (replace(rows[r - 1], ops=(_climb(marks[r - 1], marks[r]),), store="push"),)
+        low, high = ((mark[1], _rho(mark)) for mark in marks[r - 1 : r + 1])
+        head += (replace(rows[r - 1], ops=(climb(low, high),), store="push"),)
     return replace(plan, evaluations=(*head, *rows[r:]))
 
 
@@ -107,9 +109,3 @@ def _first_order(marks: Sequence[Mark], rows: Rows) -> Rows:
             op = Op("x", c_x=keep, w=(sigma - keep * row.sigma,))
         made.append(replace(row, ops=(op,), store="push"))
     return tuple(made)
-
-
-def _climb(low: Mark, high: Mark) -> Op:
-    (_, alpha_low, sigma_low), (_, alpha, sigma) = low, high
-    scale = alpha / alpha_low
-    return Op("x", c_x=scale, nu=math.sqrt(sigma**2 - (scale * sigma_low) ** 2))
