@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fewstep.eval.cache import cached, digest
-from fewstep.guidance import CFG, cfg
+from fewstep.guidance import CFG, contrast
 from fewstep.models import adapters, exact, fashion, ode
 from fewstep.models.adapters import PredictionType
 from fewstep.models.bundled import bundled_denoiser, weights_sha256
@@ -30,7 +30,7 @@ from fewstep.schedules import VE, Flow, NoiseProcess, discrete_vp
 from fewstep.types import Denoiser, Level
 
 # The code that references depend on, beside their process: a change makes cached ones stale.
-SOURCES: tuple[ModuleType, ...] = (adapters, cfg, exact, fashion, ode)
+SOURCES: tuple[ModuleType, ...] = (adapters, contrast, exact, fashion, ode)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from torch import Tensor
 from fewstep.eval.cache import cached, digest
 from fewstep.eval.problems import Problem
 from fewstep.guidance import CFG
-from fewstep.guidance.cfg import HasNullCond
 from fewstep.samplers import build_plan, sample
 from fewstep.types import Denoiser, Level
 
@@ -51,17 +50,17 @@ def fine_reference(
 
 
 class CountingDenoiser:
-    """A denoiser that counts how often it is called."""
+    """A denoiser that counts its calls and their rows; in all else it is the inner one."""
 
     def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser, self.calls = denoiser, 0
+        self.denoiser, self.calls, self.rows = denoiser, 0, 0
         self.process = denoiser.process
 
     def __call__(self, x: Tensor, level: Level, cond: Any = None) -> Tensor:
         self.calls += 1
+        self.rows += len(x)
         return self.denoiser(x, level, cond)
 
-    def null_cond(self, cond: Any) -> Any:
-        """The inner denoiser's, so that guidance batches both predictions as it would there."""
-        inner = self.denoiser
-        return inner.null_cond(cond) if isinstance(inner, HasNullCond) else None
+    def __getattr__(self, name: str) -> Any:
+        """What guidance may ask for: null_cond, num_classes, network, ..."""
+        return getattr(self.denoiser, name)

@@ -1,8 +1,52 @@
-"""Guidance: wrappers from denoiser to denoiser."""
+"""Guidance: sources of directions, modifiers of them, and hooks on a run.
+
+``sample(guidance=(ICG(1.4) | Interval(0.28, 2.9)) + TSG())``.
+"""
 
 if __name__ != "fewstep.guidance":
     raise ImportError(f"import fewstep.guidance, not {__name__}")
 
-from fewstep.guidance.cfg import CFG, GuidedDenoiser, parse_guidance
+from fewstep.guidance.context import Context, Counters
+from fewstep.guidance.contrast import CFG, ICG, TSG, Autoguidance
+from fewstep.guidance.driver import GuidedDenoiser
+from fewstep.guidance.expression import Expression, Modifier, Source, guide
+from fewstep.guidance.gfcg import GFCG
+from fewstep.guidance.gradients import ClassifierGuidance, EnergyGuidance
+from fewstep.guidance.hooks import BoostAndSkip, FKSteering
+from fewstep.guidance.minority import Minority, SelfMinority
+from fewstep.guidance.modifiers import CFGpp, Every, Interval, ScaleSchedule
+from fewstep.guidance.parse import parse_guidance
+from fewstep.guidance.rows import Direction, Row
+from fewstep.guidance.shaping import DynamicThreshold, Project, Rescale, ZeroStar
 
-__all__ = ["CFG", "GuidedDenoiser", "parse_guidance"]
+__all__ = [
+    "CFG",
+    "GFCG",
+    "ICG",
+    "TSG",
+    "Autoguidance",
+    "BoostAndSkip",
+    "CFGpp",
+    "ClassifierGuidance",
+    "Context",
+    "Counters",
+    "Direction",
+    "DynamicThreshold",
+    "EnergyGuidance",
+    "Every",
+    "Expression",
+    "FKSteering",
+    "GuidedDenoiser",
+    "Interval",
+    "Minority",
+    "Modifier",
+    "Project",
+    "Rescale",
+    "Row",
+    "ScaleSchedule",
+    "SelfMinority",
+    "Source",
+    "ZeroStar",
+    "guide",
+    "parse_guidance",
+]
