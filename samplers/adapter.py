@@ -1,7 +1,6 @@
 """The diffusers side: a scheduler whose ``step`` runs one evaluation of a plan."""
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
@@ -20,21 +19,25 @@ from fewstep.samplers.plan import Plan
 from fewstep.samplers.registry import SAMPLERS
 from fewstep.samplers.tail import tail
 from fewstep.samplers.threshold import DynamicThreshold
-from fewstep.samplers.training import noisy, training_tables
+from fewstep.samplers.training import TrainingNoise, training_tables
+from fewstep.schedules.breaks import mark
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import VE, Flow, NoiseProcess
 
 
-class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
+class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """Base of all our schedulers; a subclass names its entry of the registry.
 
     ``set_timesteps(n)`` makes a plan of exactly n network calls from the config as it is at that
     moment, ``timesteps`` holds one float per call, ``order`` is 1, and any entry is a legal start.
+    ``breakpoints``, which is no setting and not saved, are ratios sigma / alpha where the network's
+    output may jump: the next ``set_timesteps`` puts nodes there, and no step looks back across one.
     """
 
     _compatibles = [entry.name for entry in KarrasDiffusionSchedulers]  # noqa: RUF012
     order = 1
     sampler: ClassVar[str]
+    breakpoints: tuple[float, ...] = ()
 
     @classmethod
     def from_config(
@@ -48,9 +51,7 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         own, carried = foreign.split(config, {key: p.default for key, p in arguments.items()})
         made: Any = super().from_config(own, True, **kwargs)
         scheduler, unused = made
-        defaults = {*carried.get("_use_default_values", ())} & carried.keys()
-        defaults |= {*scheduler.config.get("_use_default_values", ())}
-        scheduler.register_to_config(**{**carried, "_use_default_values": sorted(defaults)})
+        foreign.carry(scheduler, carried)
         if return_unused_kwargs:
             return scheduler, unused
         if mistyped := kwargs.keys() - arguments.keys() - settings.LOADING_KWARGS:
@@ -73,11 +74,8 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.sigmas = torch.zeros(0)
 
     def to_json_string(self) -> str:
-        """The config as it is saved: without None, which diffusers' classes stumble over."""
-        saved = json.loads(super().to_json_string())
-        # inherited_from marks a config as one of ours.
-        kept = {k: v for k, v in saved.items() if v is not None or k == "inherited_from"}
-        return json.dumps(kept, indent=2, sort_keys=True) + "\n"
+        """The config as it is saved."""
+        return settings.without_none(super().to_json_string())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}grid: {self.grid_reason}"
@@ -151,7 +149,9 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     ) -> tuple[Plan, Grid | None, str]:
         """The plan that is asked for, its grid if it was made on one, and what decided."""
         config = settings.live(self.config)
-        choice = choose(self.sampler, self.process, config, count, timesteps, sigmas, mu=mu)
+        choice = choose(
+            self.sampler, self.process, config, count, timesteps, sigmas, self.breakpoints, mu=mu
+        )
         return self._build(choice.grid, choice.nfe), choice.grid, choice.reason
 
     def _build(self, grid: Grid, nfe: int) -> Plan:
@@ -184,7 +184,9 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _begin(self, index: int) -> None:
         """Starts a trajectory at an entry, where multistep methods have no history yet."""
         assert self.plan is not None
-        plan = tail(self.plan, index, self._rebuild, self.process)
+        plan = tail(
+            self.plan, index, lambda g, n: self._rebuild(mark(g, self.breakpoints), n), self.process
+        )
         self._executor, self._offset = self._run(plan), index
 
     def _rebuild(self, grid: Grid, nfe: int) -> Plan:
@@ -241,18 +243,8 @@ class PlanSchedulerMixin(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             return (previous,)
         return StepOutput(prev_sample=previous, pred_original_sample=data)
 
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """alpha_t x0 + sigma_t noise in training time: (n,) integer or float network times."""
-        return noisy(self.process, original_samples, noise, torch.as_tensor(timesteps))
-
-    def scale_noise(
-        self, sample: Tensor, timestep: Tensor | float, noise: Tensor | None = None
-    ) -> Tensor:
-        """``add_noise`` under the name and argument order of diffusers' flow schedulers."""
-        if noise is None:
-            raise ValueError("scale_noise needs noise=")
-        return self.add_noise(sample, noise, torch.as_tensor(timestep))
-
     def clone(self) -> Self:
-        """An independent scheduler with the same config (one per thread or trajectory)."""
-        return cast(Self, type(self).from_config(self.config))
+        """An independent scheduler of the same settings (one per thread or trajectory)."""
+        other = cast(Self, type(self).from_config(self.config))
+        other.breakpoints = self.breakpoints
+        return other

@@ -1,8 +1,8 @@
 """Which grid a scheduler uses; the order of precedence is in :mod:`fewstep.samplers.settings`."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from fewstep.samplers import settings
 from fewstep.samplers.auto import chosen_grid
 from fewstep.samplers.registry import SAMPLERS
+from fewstep.schedules.breaks import mark, snap, warn_unsnapped
 from fewstep.schedules.grids import Grid, grid_from_sigmas, grid_from_times
 from fewstep.schedules.peers import diffusers_grid
 from fewstep.schedules.process import Flow, NoiseProcess
@@ -32,14 +33,17 @@ def choose(
     count: int | None,
     timesteps: Any,
     sigmas: Any,
+    breakpoints: Sequence[float] = (),
     *,
     mu: float | None,
 ) -> Choice:
     """What ``set_timesteps`` asks for.
 
+    A grid by count has nodes on the ``breakpoints``; levels that are given are left where they are.
+
     Raises:
         ValueError: for none of the three, for timesteps beside sigmas, for a count that is not that
-            of the levels, or a value out of its range.
+            of the levels, a value out of its range, or fewer nodes than breakpoints.
     """
     levels = timesteps if sigmas is None else sigmas
     both = timesteps is not None and sigmas is not None
@@ -49,10 +53,13 @@ def choose(
                 f"num_inference_steps={count} beside {len(levels)} levels: leave it out, or pass "
                 "as many levels"
             )
-        return by_values(sampler, process, config, timesteps, sigmas, mu)
+        choice = by_values(sampler, process, config, timesteps, sigmas, mu)
+        warn_unsnapped(f"the grid of {choice.reason}", choice.grid.rho.tolist(), breakpoints)
+        return replace(choice, grid=mark(choice.grid, breakpoints))
     if count is None or both:
         raise ValueError("pass one of num_inference_steps, timesteps= and sigmas=")
-    return by_count(sampler, process, config, count, mu)
+    choice = by_count(sampler, process, config, count, mu)
+    return replace(choice, grid=snap(choice.grid, breakpoints))
 
 
 def by_count(

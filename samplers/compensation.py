@@ -12,7 +12,7 @@ sum_k L_k = 1, constant data stay exact whatever the ratios.
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from fewstep.schedules.grids import Grid
 DEGREE = 2  # K: arXiv:2409.03755, table 6: better than 1 and 3
 
 
-def compensate(plan: Plan, ratios: Sequence[float]) -> Plan:
+def compensate(plan: Plan, ratios: Sequence[float], breaks: Collection[int] = frozenset()) -> Plan:
     """The plan with its outputs compensated.
 
     The replacement stays in the history under the time of the output it replaces: the prediction
@@ -37,6 +37,8 @@ def compensate(plan: Plan, ratios: Sequence[float]) -> Plan:
     Args:
         plan: of one call a step.
         ratios: ``plan.nfe`` of them; the first must be 1, since there is no second output yet.
+        breaks: calls across which nothing looks back, as of the grid; the ratio of such a call
+            changes nothing, for the same reason.
 
     Returns:
         A plan of the same calls; where all ratios are 1, the same rows.
@@ -54,7 +56,8 @@ def compensate(plan: Plan, ratios: Sequence[float]) -> Plan:
         )
     made = []
     for i, (row, ratio) in enumerate(zip(rows, ratios, strict=True)):
-        weights = _weights(rows[max(0, i - DEGREE) : i + 1][::-1], float(ratio))
+        since = max([0, i - DEGREE, *(b for b in breaks if b <= i)])
+        weights = _weights(rows[since : i + 1][::-1], float(ratio))
         at = corrector_ops(row)
         moved = (Op("H0", w=weights),) if weights else ()
         made.append(replace(row, ops=(*row.ops[:at], *moved, *row.ops[at:])))
@@ -116,7 +119,7 @@ def dc(
                 stacklevel=2,
             )
         found = found.ratios
-    made = plan if found is None else compensate(plan, found)
+    made = plan if found is None else compensate(plan, found, grid.breaks)
     return made.renamed(f"dc:multistep={multistep}")
 
 

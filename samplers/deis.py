@@ -32,7 +32,7 @@ def noise_form(grid: Grid, weigh: Weigh, name: str) -> Plan:
     """The plan of a noise-form multistep method; ``weigh(grid, e, usable)`` gives its weights.
 
     The first step from a point without signal has no noise form: there x_t = sigma_t x + alpha_t m
-    is exact, and later steps do not look back at it.
+    is exact, and later steps do not look back at it, nor across a break of the grid.
     """
     rows = []
     first = 0 if grid.alpha[0] > 0 else 1
@@ -42,7 +42,7 @@ def noise_form(grid: Grid, weigh: Weigh, name: str) -> Plan:
             op = Op("x", c_x=sigma_t / sigma, w=(alpha_t,))
             rows.append(Evaluation(time, alpha, sigma, (op,), form="data"))
             continue
-        weights = [float(alpha_t * w) for w in weigh(grid, e, e - first + 1)]
+        weights = [float(alpha_t * w) for w in weigh(grid, e, e - max(first, grid.since(e)) + 1)]
         op = Op("x", c_x=alpha_t / alpha, w=tuple(weights))
         rows.append(Evaluation(time, alpha, sigma, (op,), form="noise"))
     return finish(grid, rows, name)

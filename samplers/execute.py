@@ -85,6 +85,26 @@ class Executor:
             return result.to(output.dtype)
         return self._hand_out(step, result, output.dtype)
 
+    def select(self, sample: Tensor, ancestors: Tensor) -> Tensor:
+        """Sample ``ancestors[i]`` goes on in slot i, with everything that is kept of its past.
+
+        Args:
+            sample: what the last :meth:`step` returned, edited or not.
+            ancestors: (n,) integers on its device, repeats allowed.
+
+        Returns:
+            The sample to go on with.
+        """
+        chosen = sample.index_select(0, ancestors)
+        self._held = {key: t.index_select(0, ancestors) for key, t in self._held.items()}
+        if self._returned is not None and self._master is not None:
+            same = self._returned is sample and _version(sample) == self._version
+            shared = same and self._master is sample
+            self._master = chosen if shared else self._master.index_select(0, ancestors)
+            self._returned = chosen if same else self._master
+            self._version = _version(self._returned)
+        return chosen
+
     def data_prediction(self, index: int, output: Tensor, sample: Tensor) -> Tensor:
         """The data prediction of evaluation ``index``, for previews."""
         x = sample.to(_state_dtype(sample))

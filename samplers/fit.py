@@ -3,7 +3,7 @@
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +15,14 @@ from torch import Tensor
 from fewstep.samplers.compensation import compensate, corrector_ops, multistep_plan
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.linesearch import least_of_quartic, line_search
-from fewstep.samplers.loop import Guidance, levels, start_scale
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.ratios import Compensation
+from fewstep.samplers.run import levels, start_scale
 from fewstep.samplers.spec import parse_spec
+from fewstep.schedules.breaks import snap
 from fewstep.schedules.grids import Grid, grid_from_rho
 from fewstep.schedules.process import Array
-from fewstep.types import Denoiser, Level
+from fewstep.types import Denoiser, Guidance, Level
 
 REFERENCE_CALLS = 64  # at least, of the reference
 
@@ -72,11 +73,13 @@ def fit_compensation(
         raise ValueError(f"noises need the shape (n, ...), got {tuple(noises.shape)}")
     if sweeps < 0:
         raise ValueError(f"sweeps must be at least 0, got {sweeps}")
-    grid, plan = _uncompensated(denoiser, nfe, sampler)
+    breakpoints = () if guidance is None else guidance.breakpoints()
+    grid, plan = _uncompensated(denoiser, nfe, sampler, breakpoints)
     guided = denoiser if guidance is None else guidance.wrap(denoiser)
     with Progress(disable=not progress, transient=True) as bar:
         task = bar.add_task("DC-Solver: reference", total=1 + (1 + sweeps) * (nfe - 1))
-        search = _Search(guided, cond, noises, plan, _reference(guided, cond, noises, grid))
+        reference = _reference(guided, cond, noises, grid)
+        search = _Search(guided, cond, noises, plan, reference, grid.breaks)
         bar.update(task, advance=1, description="DC-Solver: ratios")
         ratios = np.ones(nfe)
         for sweep in range(1 + sweeps):
@@ -97,9 +100,11 @@ def fit_compensation(
     )  # fmt: skip
 
 
-def _uncompensated(denoiser: Denoiser, nfe: int, sampler: str) -> tuple[Grid, Plan]:
+def _uncompensated(
+    denoiser: Denoiser, nfe: int, sampler: str, breakpoints: Sequence[float] = ()
+) -> tuple[Grid, Plan]:
     spec = parse_spec(sampler)
-    grid = spec.grid_of(denoiser.process, nfe, "dc")
+    grid = snap(spec.grid_of(denoiser.process, nfe, "dc"), breakpoints)
     plan = multistep_plan(grid, str(replace(spec, grid={})))
     if any(op.nu for row in plan.evaluations for op in row.ops):
         raise ValueError(f"ratios are fitted to deterministic solvers, and {sampler!r} adds noise")
@@ -133,7 +138,8 @@ def _refined(grid: Grid, every: int) -> tuple[Grid, list[int]]:
         nodes.append(len(points) - 1)
     s = np.array(points)
     with np.errstate(divide="ignore"):
-        return grid_from_rho(grid.process, s / (1 - s)), nodes
+        fine = grid_from_rho(grid.process, s / (1 - s))
+    return replace(fine, breaks=frozenset(nodes[b - 1] for b in grid.breaks)), nodes
 
 
 def _run(
@@ -161,10 +167,16 @@ class _Search:
     """The errors of ratios against a reference, with what does not depend on them kept."""
 
     def __init__(
-        self, denoiser: Denoiser, cond: Any, noises: Tensor, plan: Plan, reference: list[Tensor]
+        self,
+        denoiser: Denoiser,
+        cond: Any,
+        noises: Tensor,
+        plan: Plan,
+        reference: list[Tensor],
+        breaks: Collection[int] = (),
     ) -> None:
         self.denoiser, self.cond, self.noises = denoiser, cond, noises
-        self.plan, self.reference = plan, reference
+        self.plan, self.breaks, self.reference = plan, breaks, reference
         self.levels = levels(plan)
         self.known: list[Tensor] = []  # outputs of the ratios in hand
         self.weights = torch.ones(len(noises), dtype=torch.float64, device=noises.device)
@@ -183,7 +195,7 @@ class _Search:
 
     def state(self, ratios: Array, node: int, known: list[Tensor]) -> Tensor:
         """The state at a node, corrected if the plan does; ``known`` begins with the outputs."""
-        plan = compensate(self.plan, ratios.tolist())
+        plan = compensate(self.plan, ratios.tolist(), self.breaks)
         rows = plan.evaluations[:node]
         if node < plan.nfe and (count := corrector_ops(plan.evaluations[node])):
             row = plan.evaluations[node]
@@ -197,7 +209,7 @@ class _Search:
         """The ratios with number i at its best for the state at ``node`` > i."""
         # Ratios from i on have no influence on the outputs up to i.
         del self.known[i + 1 :]
-        head = compensate(self.plan, ratios.tolist()).evaluations[: i + 1]
+        head = compensate(self.plan, ratios.tolist(), self.breaks).evaluations[: i + 1]
         self._run(replace(self.plan, evaluations=head), self.known)
 
         def state(ratio: float) -> Tensor:

@@ -40,6 +40,13 @@ def spelled_out(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def carry(scheduler: Any, carried: Mapping[str, Any]) -> None:
+    """Puts what :func:`split` carries into a scheduler's config, and what of it is mere default."""
+    defaults = {*carried.get("_use_default_values", ())} & carried.keys()
+    defaults |= {*scheduler.config.get("_use_default_values", ())}
+    scheduler.register_to_config(**{**carried, "_use_default_values": sorted(defaults)})
+
+
 def adopt(config: Mapping[str, Any]) -> dict[str, Any]:
     """A foreign scheduler's config as one of ours.
 

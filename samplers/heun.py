@@ -1,6 +1,7 @@
 """Methods of two calls a step in the noise form: Heun, and EDM's sampler with churn."""
 
 import math
+from dataclasses import replace
 
 from fewstep.samplers.multistep import climb, finish
 from fewstep.samplers.plan import Evaluation, Form, Op, Plan
@@ -44,7 +45,7 @@ def edm_stochastic(
     Before a step from ratio rho in [churn_min, churn_max] the noise level is raised to
     rho (1 + gamma), gamma = min(churn / steps, sqrt(2) - 1), and the network is called *there*. The
     noise is therefore added at the end of the step before; a first step that churns starts from the
-    raised level.
+    raised level. Noise lifts no sample across a break of the grid.
 
     Args:
         grid: one node per step.
@@ -59,8 +60,12 @@ def edm_stochastic(
         raise ValueError(f"churn and noise_scale must not be negative, got {churn}, {noise_scale}")
     steps = grid.nfe
     gamma = min(churn / steps, math.sqrt(2) - 1)
+    edges = [float(grid.rho[b]) for b in grid.breaks]
     raised = [
-        rho * (1 + gamma if churn_min <= rho <= churn_max else 1.0)
+        min(
+            rho * (1 + gamma if churn_min <= rho <= churn_max else 1.0),
+            *(edge for edge in [math.inf, *edges] if edge >= rho),
+        )
         for rho in map(float, grid.rho[:-1])
     ] + [float(grid.rho[-1])]
     rows: list[Evaluation] = []
@@ -104,7 +109,7 @@ def _step(grid: Grid, rho_s: float, rho_t: float, calls: int) -> list[Evaluation
     trapezoid = Op("x", c_b=keep, w=(move / 2, move / 2))
     return [
         Evaluation(time_s, alpha_s, sigma_s, (Op("base", c_x=1.0), stage), form),
-        Evaluation(time_t, alpha_t, sigma_t, (trapezoid,), form),
+        Evaluation(time_t, alpha_t, sigma_t, (trapezoid,), form, stage=1),
     ]
 
 
@@ -112,7 +117,7 @@ def _with_churn(grid: Grid, row: Evaluation, node: int, rho: float, scale: float
     """The same evaluation, its result raised from node ``node`` to ratio ``rho`` by fresh noise."""
     low = float(grid.alpha[node]), float(grid.rho[node])
     up = climb(low, (_level(grid, rho)[0], rho), scale)
-    return Evaluation(row.time, row.alpha, row.sigma, (*row.ops, up), row.form, row.store)
+    return replace(row, ops=(*row.ops, up))
 
 
 def _level(grid: Grid, rho: float) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,53 +10,27 @@ from torch import Tensor
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.registry import build_plan
-from fewstep.types import Denoiser, Level
+from fewstep.samplers.run import enter, facts, levels, seeded_noise, start_scale
+from fewstep.schedules.process import NoiseProcess
+from fewstep.types import Denoiser, Guidance, RunHook
+
+__all__ = ["Scheduler", "facts", "levels", "sample", "seeded_noise", "start_scale"]
 
 
-class Guidance(Protocol):
-    """Turns a denoiser into a guided one."""
+@runtime_checkable
+class Remembering(Protocol):
+    """A denoiser that keeps something of each sample from step to step."""
 
-    def wrap(self, denoiser: Denoiser) -> Denoiser: ...
+    def select(self, ancestors: Tensor) -> None: ...
 
 
 class Scheduler(Protocol):
     """One of our diffusers schedulers, for the plan it makes."""
 
     plan: Plan
+    breakpoints: tuple[float, ...]
 
     def set_timesteps(self, num_inference_steps: int) -> None: ...
-
-
-def seeded_noise(
-    seeds: Sequence[int], shape: Sequence[int], key: int, device: Any = None, dtype: Any = None
-) -> Tensor:
-    """(len(seeds), *shape) unit noise; row i depends on seeds[i] and ``key`` alone.
-
-    Drawn on the CPU in float32, so that it is the same on every device.
-    """
-    generator = torch.Generator()
-    rows = []
-    for seed in seeds:
-        # Two draws of one seed are told apart by spreading the key over all 64 bits.
-        generator.manual_seed((seed + key * 0x9E3779B97F4A7C15) % 2**63)
-        rows.append(torch.randn(tuple(shape), generator=generator))
-    return torch.stack(rows).to(device=device, dtype=dtype)
-
-
-def start_scale(plan: Plan) -> float:
-    """Standard deviation of the start noise: 1, or sigma of the first level when alpha is 1."""
-    first = plan.evaluations[0]
-    return first.sigma if first.alpha == 1 else 1.0
-
-
-def levels(plan: Plan) -> list[Level]:
-    """Where the network is called."""
-    rows = plan.evaluations
-    after = [row.sigma for row in rows[1:]] + [plan.end[1]]
-    return [
-        Level(row.time, row.alpha, row.sigma, e, next_sigma)
-        for e, (row, next_sigma) in enumerate(zip(rows, after, strict=True))
-    ]
 
 
 def sample(
@@ -68,6 +42,7 @@ def sample(
     noise: Tensor | None = None,
     cond: Any = None,
     guidance: Guidance | None = None,
+    hooks: Sequence[RunHook] = (),
     seeds: Sequence[int] | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -79,35 +54,42 @@ def sample(
         denoiser: the model, with its noise process.
         sampler: a spec (``"unipc"``, ``"dpmpp:order=3,grid=karras"``), a plan, the path of one, or
             one of our schedulers.
-        nfe: network calls, >= 1; guidance may run several rows in a call.
+        nfe: network calls, >= 1; guidance may run several rows in a call. A hook that starts the
+            run late saves the calls before.
         shape: (n, ...) of the result; needed unless ``noise`` is given.
         noise: (n, ...) unit noise to start from; drawn from ``seeds`` if None.
         cond: handed to the denoiser.
-        guidance: wraps the denoiser.
+        guidance: wraps the denoiser. Nodes are moved to where it is switched on and off.
+        hooks: act on the start and on which samples go on; after the last step as well.
         seeds: n integers; every draw for sample i depends on seeds[i] alone. None: 0 .. n - 1.
         device, dtype: of the result; those of ``noise`` if None.
-        callback: called with (evaluation, sample) after each step.
+        callback: called with (evaluation, sample) after each evaluation.
 
     Returns:
         (n, ...) samples at the end of the plan.
 
     Raises:
-        ValueError: if the sampler does not fit the process, or shape, noise and seeds disagree.
+        ValueError: if the sampler does not fit the process, the guidance or a hook, or shape, noise
+            and seeds disagree.
     """
-    if not isinstance(sampler, str | Path | Plan):
-        sampler.set_timesteps(nfe)
-        sampler = sampler.plan
-    plan = build_plan(sampler, denoiser.process, nfe)
     if noise is None and shape is None:
         raise ValueError("sample() needs shape=(n, ...) or noise=")
     full = tuple(noise.shape if noise is not None else shape or ())
     seeds = range(full[0]) if seeds is None else seeds
     if len(seeds) != full[0]:
         raise ValueError(f"{len(seeds)} seeds for {full[0]} samples; give one for each")
+    plan, scale = _planned(sampler, denoiser.process, nfe, guidance, hooks)
+    run = facts(plan)
+    if guidance is not None:
+        guidance.check(run)
     if noise is None:
         noise = seeded_noise(seeds, full[1:], 0, device, dtype or torch.float32)
-    x = noise.to(device=device, dtype=dtype) * start_scale(plan)
-    guided = guidance.wrap(denoiser) if guidance is not None else denoiser
+    noise = noise.to(device=device, dtype=dtype)
+    x = noise * scale
+    for hook in hooks:
+        hook.check(run)
+        x = hook.start(noise, x, run.levels[0])
+    guided = denoiser if guidance is None else guidance.wrap(denoiser, seeds)
     draws = 0
 
     def draw(like: Tensor) -> Tensor:
@@ -116,8 +98,45 @@ def sample(
         return seeded_noise(seeds, like.shape[1:], draws, like.device, like.dtype)
 
     executor = Executor(plan)
-    for level in levels(plan):
-        x = executor.step(level.index, guided(x, level, cond), x, draw)
+    for level in run.levels:
+        x0 = guided(x, level, cond)
+        x = executor.step(level.index, x0, x, draw)
+        if level.index + 1 == plan.nfe or run.levels[level.index + 1].step > level.step:
+            for hook in hooks:
+                ancestors = hook.after_step(x, x0, level, seeds)
+                if ancestors is not None:
+                    x, x0 = executor.select(x, ancestors), x0.index_select(0, ancestors)
+                    if isinstance(guided, Remembering):
+                        guided.select(ancestors)
         if callback is not None:
             callback(level.index, x)
     return x
+
+
+def _planned(
+    sampler: str | Path | Plan | Scheduler,
+    process: NoiseProcess,
+    nfe: int,
+    guidance: Guidance | None,
+    hooks: Sequence[RunHook],
+) -> tuple[Plan, float]:
+    """The plan of a run, which may start late, and the deviation of its start noise."""
+    starts = [hook.start_rho for hook in hooks if hook.start_rho is not None]
+    if len(starts) > 1:
+        raise ValueError(f"{len(starts)} hooks want to start the run late: pass one of them")
+    breakpoints = (*(() if guidance is None else guidance.breakpoints()), *starts)
+    if isinstance(sampler, str | Path | Plan):
+        plan = build_plan(sampler, process, nfe, breakpoints)
+    else:
+        plan = build_plan(_plan_of(sampler, nfe, breakpoints), process, nfe)
+    return enter(plan, starts[0], process, breakpoints) if starts else (plan, start_scale(plan))
+
+
+def _plan_of(scheduler: Scheduler, nfe: int, breakpoints: tuple[float, ...]) -> Plan:
+    own = scheduler.breakpoints
+    scheduler.breakpoints = (*own, *breakpoints)
+    try:
+        scheduler.set_timesteps(nfe)
+    finally:
+        scheduler.breakpoints = own
+    return scheduler.plan

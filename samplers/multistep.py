@@ -48,10 +48,12 @@ def data_nodes(grid: Grid, i: int, count: int) -> list[float]:
 def orders(grid: Grid, order: int, lower_order_final: bool) -> list[int]:
     """Nodes of each step: 1, 2, .. at the start and, if asked for, .., 2, 1 at the end.
 
-    A step to sigma = 0 has h = inf, where only one node is meaningful.
+    So it is from each break of the grid on, since no step looks back across one. A step to
+    sigma = 0 has h = inf, where only one node is meaningful.
     """
     n = grid.nfe
-    counts = [min(order, i + 1, n - i if lower_order_final else order) for i in range(n)]
+    known = [i + 1 - grid.since(i) for i in range(n)]
+    counts = [min(order, known[i], n - i if lower_order_final else order) for i in range(n)]
     if grid.rho[-1] == 0:
         counts[-1] = 1
     return counts
@@ -110,8 +112,9 @@ def predictor_corrector(
     others = order if corrector_order is None else corrector_order - 1
     mates = orders(grid, others, lower_order_final)  # nodes of the corrector beside the new one
     # Correcting is pointless where the next step forgets the sample (a = 0) and the network is
-    # not called again, or where the step began without signal.
-    useful = [e in twice or grid.rho[e + 1] > 0 for e in range(n)]
+    # not called again, or where the step began without signal. The output at a break belongs to
+    # the next step alone, unless the network is called twice there.
+    useful = [e in twice or (grid.rho[e + 1] > 0 and e not in grid.breaks) for e in range(n)]
     corrected = [
         e > 0 and corrects(e) and useful[e] and grid.alpha[e - 1] > 0 for e in range(n)
     ] + [False]
@@ -121,7 +124,7 @@ def predictor_corrector(
         if corrected[e]:
             ops.append(_correct(grid, e - 1, taus[e - 1], mates[e - 1], rule))
         if e in twice:
-            rows.append(Evaluation(*level, ops=tuple(ops)))
+            rows.append(Evaluation(*level, ops=tuple(ops), stage=1))  # of the step that led here
             ops = []
         ops += _predict(grid, e, taus[e], counts[e], rule, official, corrected[e + 1])
         rows.append(Evaluation(*level, ops=tuple(ops), store="replace" if e in twice else "push"))

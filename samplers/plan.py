@@ -46,7 +46,10 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One network call and what is done with its output."""
+    """One network call and what is done with its output.
+
+    ``stage`` 0 begins a solver step; later calls of the same step count up. It changes no number.
+    """
 
     time: float
     alpha: float
@@ -54,6 +57,7 @@ class Evaluation:
     ops: tuple[Op, ...]
     form: Form = "data"
     store: Store = "push"
+    stage: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,7 @@ class Plan:
             lines.append(
                 f"e{e:<3} t={round(row.time, 6):<9.4g} alpha={row.alpha:<9.4g} "
                 f"sigma={row.sigma:<9.4g} {row.form}, {row.store}"
+                + (f", stage {row.stage}" if row.stage else "")
             )
             lines += [f"      {op}" for op in row.ops]
         return "\n".join([*lines, f"end  alpha={self.end[0]:.4g} sigma={self.end[1]:.4g}"])
@@ -189,6 +194,8 @@ def _validate(plan: Plan) -> None:
                 f"evaluation {e} needs a finite time, alpha >= 0 and sigma > 0, got time "
                 f"{row.time}, alpha {row.alpha}, sigma {row.sigma}"
             )
+        if row.stage < 0:
+            raise ValueError(f"evaluation {e} needs a stage >= 0, got {row.stage}")
         if row.alpha == 0 and row.form == "noise":
             raise ValueError(f"evaluation {e} is at alpha = 0, where only the data form exists")
         for op in row.ops:

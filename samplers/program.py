@@ -117,7 +117,7 @@ def plan_tensors(plan: Plan, values: Any) -> tuple[Evaluation, ...]:
             )
             for op in row.ops
         )
-        rows.append(Evaluation(time, alpha, sigma, ops, row.form, row.store))
+        rows.append(Evaluation(time, alpha, sigma, ops, row.form, row.store, row.stage))
     return tuple(rows)
 
 

@@ -1,5 +1,6 @@
 """Every sampler by name."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fewstep.samplers.compensation import dc
@@ -13,6 +14,7 @@ from fewstep.samplers.sa import sa, sa_steps
 from fewstep.samplers.singlestep import rho_rk, singlestep
 from fewstep.samplers.spec import SAMPLERS, Sampler, parse_spec
 from fewstep.samplers.unipc import unipc
+from fewstep.schedules.breaks import warn_unsnapped
 from fewstep.schedules.process import NoiseProcess
 
 __all__ = ["DEFAULT_SPECS", "SAMPLERS", "build_plan", "check_process"]
@@ -55,11 +57,25 @@ SAMPLERS |= {
 DEFAULT_SPECS = ("ddim", "dpmpp", "unipc", "deis", "ipndm", "heun")
 
 
-def build_plan(sampler: str | Path | Plan, process: NoiseProcess, nfe: int) -> Plan:
+def build_plan(
+    sampler: str | Path | Plan,
+    process: NoiseProcess,
+    nfe: int,
+    breakpoints: Sequence[float] = (),
+) -> Plan:
     """A plan from a spec, the path of a saved plan, or a plan.
 
+    Args:
+        sampler: the spec, path or plan.
+        process: the noise process of the model.
+        nfe: network calls.
+        breakpoints: ratios sigma / alpha where the denoiser may jump, as guidance that is switched
+            on there. Nodes of a spec's grid are moved onto them, and no step looks back across
+            one. A plan is taken as it is, with a warning if it has no level there.
+
     Raises:
-        ValueError: if a given plan has another number of calls or another process.
+        ValueError: if a given plan has another number of calls or another process, or a spec's grid
+            has too few nodes for the breakpoints.
         FileNotFoundError: if a path ends in .json and is not there.
     """
     if isinstance(sampler, str | Path) and str(sampler).endswith(".json"):
@@ -67,10 +83,11 @@ def build_plan(sampler: str | Path | Plan, process: NoiseProcess, nfe: int) -> P
             raise FileNotFoundError(f"no plan at {sampler}; `fewstep plan SPEC --save` writes one")
         sampler = Plan.load(sampler)
     if not isinstance(sampler, Plan):
-        return parse_spec(str(sampler)).build(process, nfe)
+        return parse_spec(str(sampler)).build(process, nfe, breakpoints)
     if sampler.nfe != nfe:
         raise ValueError(f"the plan {sampler.name!r} makes {sampler.nfe} calls, not {nfe}")
     check_process(sampler, process)
+    warn_unsnapped(f"the plan {sampler.name!r}", sampler.sigmas(native=False), breakpoints)
     return sampler
 
 

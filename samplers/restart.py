@@ -12,6 +12,7 @@ import numpy as np
 from fewstep.samplers.multistep import climb, finish
 from fewstep.samplers.plan import Evaluation, Plan
 from fewstep.samplers.restart_recipes import AUTO_FROM, Interval, Recipe, recipe
+from fewstep.schedules.breaks import snap, within
 from fewstep.schedules.grids import Grid, grid_from_rho
 
 POWER = 7.0  # of the grid inside an interval (EDM's)
@@ -34,7 +35,9 @@ def restart(
 
         x <- (alpha_high / alpha_low) x + alpha_high S sqrt(rho_high^2 - rho_low^2) noise
 
-    Each part of the run is a plan of its own: history does not cross an interval.
+    Each part of the run is a plan of its own: history does not cross an interval. Breaks of the
+    grid are those of every pass as well; an automatic interval with too few nodes for them starts
+    lower.
 
     Args:
         grid: of the main run, in steps of ``solver``.
@@ -48,7 +51,8 @@ def restart(
             the four above.
 
     Raises:
-        ValueError: for intervals that do not fit the grid or the calls, or fall on the same node.
+        ValueError: for intervals that do not fit the grid or the calls, fall on the same node, or
+            have fewer nodes than breakpoints.
     """
     if not 0 <= noise_scale < math.inf:
         raise ValueError(f"noise_scale must be a number >= 0, got {noise_scale}")
@@ -93,7 +97,7 @@ def _passes(
     low = float(grid.rho[node])
     roots = np.linspace(interval.high ** (1 / POWER), low ** (1 / POWER), interval.points)
     levels = np.append(roots[:-1] ** POWER, low)
-    down = grid_from_rho(grid.process, levels, "restart")
+    down = snap(grid_from_rho(grid.process, levels, "restart"), _edges(grid))
     top = float(down.alpha[0]), interval.high
     up = climb((float(grid.alpha[node]), low), top, made.noise_scale)
     way = made.inside.plan(down, made.inside.calls(down)).evaluations
@@ -102,6 +106,10 @@ def _passes(
         rows[-1] = replace(rows[-1], ops=(*rows[-1].ops, up))
         rows += way
     return rows
+
+
+def _edges(grid: Grid) -> list[float]:
+    return [float(grid.rho[b]) for b in sorted(grid.breaks)]
 
 
 def _snap(grid: Grid, chosen: Sequence[Interval], moves: bool) -> dict[int, Interval]:
@@ -118,6 +126,9 @@ def _snap(grid: Grid, chosen: Sequence[Interval], moves: bool) -> dict[int, Inte
         level = float(grid.rho[node])
         if moves:
             top = min(level * interval.high / interval.low, float(grid.rho[0]))
+            between = within([top, level], _edges(grid))[::-1]
+            if len(between) > interval.points - 2:
+                top = between[interval.points - 2]
             interval = replace(interval, low=level, high=top)
         if node in stops:
             raise ValueError(

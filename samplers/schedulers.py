@@ -18,6 +18,7 @@ from fewstep.samplers.plan import Plan
 from fewstep.samplers.registry import SAMPLERS, check_process
 from fewstep.samplers.restart_recipes import recipe
 from fewstep.samplers.settings import with_settings
+from fewstep.schedules.breaks import warn_unsnapped
 from fewstep.schedules.grids import Grid
 
 __all__ = [
@@ -179,7 +180,9 @@ class PlanScheduler(PlanSchedulerMixin):
             )
         plan = plans[count]
         check_process(plan, self.process)
-        return plan, None, f"the stored plan {plan.name!r}"
+        what = f"the stored plan {plan.name!r}"
+        warn_unsnapped(what, plan.sigmas(native=False), self.breakpoints)
+        return plan, None, what
 
 
 for _name in __all__:

@@ -118,6 +118,13 @@ def live(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: getattr(config, key, value) for key, value in config.items()}
 
 
+def without_none(text: str) -> str:
+    """A saved config without None, which diffusers' classes stumble over."""
+    # inherited_from marks a config as one of ours.
+    kept = {k: v for k, v in json.loads(text).items() if v is not None or k == "inherited_from"}
+    return json.dumps(kept, indent=2, sort_keys=True) + "\n"
+
+
 def view(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config of ours as ``fewstep.schedules.config`` reads configs: under its class of origin."""
     seen = {key: value for key, value in config.items() if not key.startswith("_")}

@@ -5,6 +5,7 @@ spread over a grid of n steps: a block of k calls spans k of them, and puts its 
 its formula has them.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +30,8 @@ class Node:
     def rho(self) -> float:
         return self.sigma / self.alpha if self.alpha else math.inf
 
-    def evaluation(self, form: Form, *ops: Op) -> Evaluation:
-        return Evaluation(self.time, self.alpha, self.sigma, ops, form)
+    def evaluation(self, form: Form, *ops: Op, stage: int = 0) -> Evaluation:
+        return Evaluation(self.time, self.alpha, self.sigma, ops, form, stage=stage)
 
 
 def blocks(nfe: int, order: int, first_alone: bool, last_alone: bool) -> list[int]:
@@ -50,12 +51,18 @@ Block = Callable[[Grid, Node, Node, int], list[Evaluation]]
 
 
 def in_blocks(grid: Grid, order: int, block: Block, name: str) -> Plan:
-    """The plan whose block of k calls from node s to node t is ``block(grid, s, t, k)``."""
+    """The plan whose block of k calls from node s to node t is ``block(grid, s, t, k)``.
+
+    Blocks end at the breaks of the grid.
+    """
     rows: list[Evaluation] = []
     start = 0
-    for k in blocks(grid.nfe, order, bool(grid.alpha[0] == 0), bool(grid.rho[-1] == 0)):
-        rows += block(grid, _outer(grid, start), _outer(grid, start + k), k)
-        start += k
+    for i, j in itertools.pairwise([0, *sorted(grid.breaks), grid.nfe]):
+        first_alone = i == 0 and bool(grid.alpha[0] == 0)
+        last_alone = j == grid.nfe and bool(grid.rho[-1] == 0)
+        for k in blocks(j - i, order, first_alone, last_alone):
+            rows += block(grid, _outer(grid, start), _outer(grid, start + k), k)
+            start += k
     return finish(grid, rows, name)
 
 
@@ -116,7 +123,7 @@ def _exponential_block(
         # Between stages base holds the start of the step, decayed, with the noise so far.
         keep = Op("base", c_b=a, nu=nu) if j else Op("base", c_x=a, nu=nu)
         ops = [keep, Op("x", c_b=1.0, w=w)] if j + 1 < k else [replace(keep, reg="x", w=w)]
-        rows.append(here.evaluation("data", *ops))
+        rows.append(here.evaluation("data", *ops, stage=j))
     return rows
 
 
@@ -179,5 +186,5 @@ def _runge_kutta_block(grid: Grid, s: Node, t: Node, k: int) -> list[Evaluation]
         else:
             ops = [Op("base", c_x=1.0)] if j == 0 else []
             ops.append(Op("x", c_b=keep, w=w))
-        rows.append(here.evaluation("noise", *ops))
+        rows.append(here.evaluation("noise", *ops, stage=j))
     return rows

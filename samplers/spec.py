@@ -6,13 +6,14 @@ others inside (Restart, DC-Solver) look them up here.
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from fewstep.samplers.auto import chosen_grid
 from fewstep.samplers.plan import Plan
+from fewstep.schedules.breaks import snap
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import NoiseProcess
 
@@ -96,13 +97,22 @@ class Spec:
     def sampler(self) -> Sampler:
         return SAMPLERS[self.name]
 
-    def build(self, process: NoiseProcess, nfe: int) -> Plan:
-        """The plan for a process and a number of calls."""
+    def build(self, process: NoiseProcess, nfe: int, breakpoints: Sequence[float] = ()) -> Plan:
+        """The plan for a process and a number of calls.
+
+        Args:
+            process: the noise process.
+            nfe: network calls, >= 1.
+            breakpoints: ratios sigma / alpha that nodes are moved onto, where history restarts.
+
+        Raises:
+            ValueError: for nfe < 1, or too few steps for the breakpoints.
+        """
         if nfe < 1:
             raise ValueError(f"a sampler needs at least 1 call, got nfe = {nfe}")
         ends_at_zero = {**GRID_OPTIONS, **self.grid}["final"] == "zero"
         steps = self.sampler.intervals(process, nfe, ends_at_zero, self.options)
-        grid = self.grid_of(process, steps, self.name)
+        grid = snap(self.grid_of(process, steps, self.name), breakpoints)
         return self.sampler.plan(grid, nfe, self.options).renamed(str(self))
 
     def grid_of(self, process: NoiseProcess, steps: int, family: str) -> Grid:

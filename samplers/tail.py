@@ -45,7 +45,7 @@ def tail(plan: Plan, k: int, rebuild: Rebuild, process: NoiseProcess) -> Plan:
     head = _anew(stretch, rebuild, process) or _first_order(stretch, rows[k:r])
     if climbs:
         low, high = ((mark[1], _rho(mark)) for mark in marks[r - 1 : r + 1])
-        head += (replace(rows[r - 1], ops=(climb(low, high),), store="push"),)
+        head += (replace(rows[r - 1], ops=(climb(low, high),), store="push", stage=0),)
     return replace(plan, evaluations=(*head, *rows[r:]))
 
 
@@ -107,5 +107,5 @@ def _first_order(marks: Sequence[Mark], rows: Rows) -> Rows:
         if row.form == "noise":
             keep = alpha / row.alpha
             op = Op("x", c_x=keep, w=(sigma - keep * row.sigma,))
-        made.append(replace(row, ops=(op,), store="push"))
+        made.append(replace(row, ops=(op,), store="push", stage=0))
     return tuple(made)

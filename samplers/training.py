@@ -78,3 +78,23 @@ def noisy(process: NoiseProcess, clean: Tensor, noise: Tensor, times: Tensor) ->
     shape = (-1,) + (1,) * (clean.ndim - 1)
     alpha, sigma = (level.view(shape) for level in levels_at(process, times))
     return (alpha * clean + sigma * noise).to(clean.dtype)
+
+
+class TrainingNoise:
+    """The forward process of a scheduler, under the names that diffusers has for it."""
+
+    @property
+    def process(self) -> NoiseProcess:
+        raise NotImplementedError
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """alpha_t x0 + sigma_t noise in training time: (n,) integer or float network times."""
+        return noisy(self.process, original_samples, noise, torch.as_tensor(timesteps))
+
+    def scale_noise(
+        self, sample: Tensor, timestep: Tensor | float, noise: Tensor | None = None
+    ) -> Tensor:
+        """``add_noise`` under the name and argument order of diffusers' flow schedulers."""
+        if noise is None:
+            raise ValueError("scale_noise needs noise=")
+        return self.add_noise(sample, noise, torch.as_tensor(timestep))

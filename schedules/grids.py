@@ -39,12 +39,15 @@ class Grid:
         rho: (n + 1,) noise-to-signal ratios; the first may be inf, the last may be 0.
         time: (n + 1,) network times; the last is not called.
         name: what made the grid, for printing.
+        breaks: nodes at which the denoiser may jump: what it gave before them is of no use to a
+            step from there on. :mod:`fewstep.schedules.breaks` puts nodes onto such levels.
     """
 
     process: NoiseProcess
     rho: Array
     time: Array
     name: str = "explicit"
+    breaks: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if len(self.rho) < 2 or len(self.rho) != len(self.time):
@@ -70,7 +73,12 @@ class Grid:
     def part(self, first: int, last: int) -> "Grid":
         """The levels from node ``first`` to node ``last``, which is the end."""
         levels = slice(first, last + 1)
-        return Grid(self.process, self.rho[levels], self.time[levels], self.name)
+        breaks = frozenset(b - first for b in self.breaks if first < b < last)
+        return Grid(self.process, self.rho[levels], self.time[levels], self.name, breaks)
+
+    def since(self, node: int) -> int:
+        """The first node that a step from ``node`` may look back to."""
+        return max((b for b in self.breaks if b <= node), default=0)
 
     @cached_property
     def alpha(self) -> Array:
