@@ -6,6 +6,7 @@
 if __name__ != "fewstep.guidance":
     raise ImportError(f"import fewstep.guidance, not {__name__}")
 
+from fewstep.guidance.attach import Attachment, attach, detach
 from fewstep.guidance.context import Context, Counters
 from fewstep.guidance.contrast import CFG, ICG, TSG, Autoguidance
 from fewstep.guidance.driver import GuidedDenoiser
@@ -24,6 +25,7 @@ __all__ = [
     "GFCG",
     "ICG",
     "TSG",
+    "Attachment",
     "Autoguidance",
     "BoostAndSkip",
     "CFGpp",
@@ -47,6 +49,8 @@ __all__ = [
     "SelfMinority",
     "Source",
     "ZeroStar",
+    "attach",
+    "detach",
     "guide",
     "parse_guidance",
 ]

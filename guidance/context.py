@@ -191,12 +191,17 @@ def fresh_leaf(x: Tensor) -> Tensor:
     return x.detach().clone().requires_grad_()
 
 
-def differentiated(values: Tensor, leaf: Tensor, who: str, *, checked: bool) -> Tensor:
-    """The gradient of ``values.sum()`` by ``leaf``; see :func:`gradient`."""
+def differentiated(
+    values: Tensor, leaf: Tensor, who: str, *, checked: bool, shared: bool = False
+) -> Tensor:
+    """The gradient of ``values.sum()`` by ``leaf``; see :func:`gradient`.
+
+    With ``shared`` the graph is kept, since another source may differentiate the same prediction.
+    """
     remedy = "guidance by gradients needs a differentiable function of x in floating point"
     if not values.requires_grad:
         raise ValueError(f"the output of {who} does not depend on x differentiably: {remedy}")
-    (found,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
+    (found,) = torch.autograd.grad(values.sum(), leaf, retain_graph=shared, allow_unused=True)
     if found is None:
         raise ValueError(f"the output of {who} does not depend on x differentiably: {remedy}")
     if checked and not bool(found.isfinite().all()):

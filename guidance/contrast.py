@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fewstep.guidance.context import Context
+from fewstep.guidance.driver import warn_of_training
 from fewstep.guidance.expression import Source
 from fewstep.guidance.rows import Direction, Row, Steps, TimeNoise
 from fewstep.types import Denoiser, RunFacts
@@ -84,6 +85,8 @@ class CFG(Contrast):
     def worse(self, ctx: Context) -> Row:
         if ctx.cond is None:
             raise ValueError("CFG needs a condition to guide by: pass cond=, or leave CFG out")
+        if ctx.first:
+            check_range(ctx.cond, getattr(ctx.denoiser, "num_classes", None))
         null = getattr(ctx.denoiser, "null_cond", None)
         return Row("null", None if null is None else null(ctx.cond))
 
@@ -113,6 +116,7 @@ class ICG(Contrast):
     """
 
     mode: ICGMode = "class"
+    is_field = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,11 +139,17 @@ class ICG(Contrast):
     def _gaussian(self, ctx: Context) -> Any:
         if isinstance(ctx.cond, Tensor):
             return self._noisy(ctx.cond, ctx, "")
-        found = {key: self._noisy(ctx.cond[key], ctx, key) for key in EMBEDDINGS if key in ctx.cond}
+        found: dict[str, Any] = {
+            key: self._noisy(ctx.cond[key], ctx, key) for key in EMBEDDINGS if key in ctx.cond
+        }
         if not found:
             raise ValueError(
                 f"ICG in gaussian mode found none of {', '.join(EMBEDDINGS)} in the condition"
             )
+        added = ctx.cond.get("added_cond_kwargs", {})  # SDXL's pooled text
+        if "text_embeds" in added:
+            noisy = self._noisy(added["text_embeds"], ctx, "text_embeds")
+            found["added_cond_kwargs"] = {**added, "text_embeds": noisy}
         return {**ctx.cond, **found}
 
     def _noisy(self, embedding: Tensor, ctx: Context, key: str) -> Tensor:
@@ -194,6 +204,7 @@ class TSG(Contrast):
     s: float = 2.0
     power: float = 1.0
     module: str | None = None
+    is_field = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -248,6 +259,8 @@ def weak_row(weak: Denoiser, ctx: Context, cond: Any, key: str) -> Row:
     Raises:
         ValueError: if its noise process is another.
     """
+    if ctx.first:
+        warn_of_training(weak)
     ours, theirs = ctx.denoiser.process.identity(), weak.process.identity()
     if ctx.first and ours != theirs:
         raise ValueError(
@@ -274,6 +287,19 @@ def checked_labels(ctx: Context, who: str) -> tuple[Tensor, int]:
                 f"{low} .. {high}"
             )
     return labels, count
+
+
+def check_range(labels: Any, count: int | None) -> None:
+    """Raises ValueError for class labels outside 0 .. K, where K means none of them."""
+    if not count or not isinstance(labels, Tensor) or not len(labels) or labels.ndim != 1:
+        return
+    if not labels.is_floating_point():
+        low, high = (int(bound) for bound in torch.aminmax(labels))
+        if low < 0 or high > count:
+            raise ValueError(
+                f"CFG needs class labels in 0 .. {count - 1}, or {count} for none of them, got "
+                f"{low} .. {high}"
+            )
 
 
 def warn_of_extrapolation(who: str, run: RunFacts) -> None:

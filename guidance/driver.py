@@ -48,12 +48,7 @@ class GuidedDenoiser:
     ) -> None:
         if max_rows is not None and max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {max_rows}")
-        network = network_of(denoiser)
-        if network is not None and network.training:
-            warnings.warn(
-                f"{type(network).__name__} is in training mode; call .eval() before sampling",
-                stacklevel=3,
-            )
+        warn_of_training(denoiser)
         self.denoiser, self.guidance, self.seeds = denoiser, guidance, seeds
         self.max_rows, self.counters = max_rows, Counters()
         self._memory: dict[str, Any] = {}
@@ -97,6 +92,10 @@ class GuidedDenoiser:
                 f"guidance has {len(seeds)} seeds for {len(x)} samples; give one for each"
             )
         first = "started" not in self._memory
+        with torch.inference_mode(False):  # a classifier's backward pass may need the condition
+            cond = _cloned(cond)
+        if first:
+            _check_rows(cond, len(x))
         return Context(
             x, level, cond, self.denoiser, Draws(seeds), self._memory, self.counters, first
         )
@@ -123,21 +122,19 @@ class GuidedDenoiser:
     def _with_graph(self, ctx: Context, row: Row) -> None:
         with torch.inference_mode(False), torch.enable_grad():
             ctx.leaf = fresh_leaf(ctx.x)
-            made = _wide(ctx.denoiser(ctx.leaf, ctx.level, _cloned(row.cond)))
-        self._count(len(ctx.x))
-        ctx.counters.backward_rows += len(ctx.x)
+            made = _wide(self._in_pieces(ctx.denoiser, ctx.leaf, ctx.level, row.cond))
         ctx.known[row.key], ctx.known["cond"] = made, made.detach()
 
     def _call(self, ctx: Context, group: Sequence[Row]) -> None:
-        model = group[0].model or ctx.denoiser
+        model = ctx.denoiser if group[0].model is None else group[0].model
         x, level = group[0].at or (ctx.x, ctx.level)
         packed = repeat(x, "n ... -> (r n) ...", r=len(group)) if len(group) > 1 else x
         sizes = [len(x) if row.subset is None else len(row.subset) for row in group]
         if any(row.subset is not None for row in group):
             packed = packed[_kept(group, len(x), x.device)]
         cond = joined([row.cond for row in group])
-        noise = _noise_of(ctx, group, sizes)
-        made = _wide(self._in_pieces(model, packed, level, cond, noise))
+        noises = _noises_of(ctx, model, group, sizes)
+        made = _wide(self._in_pieces(model, packed, level, cond, noises))
         if made.shape != packed.shape:
             raise ValueError(
                 f"a network returned {tuple(made.shape)} for {tuple(packed.shape)}: a second "
@@ -147,14 +144,14 @@ class GuidedDenoiser:
             ctx.known[row.key] = part
 
     def _in_pieces(
-        self, model: Denoiser, x: Tensor, level: Level, cond: Any, noise: "Noise | None"
+        self, model: Denoiser, x: Tensor, level: Level, cond: Any, noises: Sequence["Noise"] = ()
     ) -> Tensor:
         size = self.max_rows or len(x)
         made = []
         for start in range(0, len(x), size):
             rows = slice(start, min(start + size, len(x)))
             with ExitStack() as stack:
-                if noise is not None:
+                for noise in noises:
                     stack.enter_context(shifted(noise.modules, noise.of(rows)))
                 whole = rows == slice(0, len(x))
                 made.append(model(x[rows], level, cond if whole else taken(cond, rows)))
@@ -169,10 +166,8 @@ class GuidedDenoiser:
 class Noise:
     """Noise on the time embeddings of a packed batch: one draw that all embedders share."""
 
-    def __init__(
-        self, modules: Sequence[nn.Module], rows: int, draw: Callable[[int], Tensor]
-    ) -> None:
-        self.modules, self.rows, self._draw = modules, rows, draw
+    def __init__(self, modules: Sequence[nn.Module], draw: Callable[[int], Tensor]) -> None:
+        self.modules, self._draw = modules, draw
         self._made: dict[int, Tensor] = {}
 
     def of(self, rows: slice) -> Callable[[Tensor], Tensor]:
@@ -196,28 +191,50 @@ class Noise:
         return add
 
 
-def _noise_of(ctx: Context, group: Sequence[Row], sizes: Sequence[int]) -> Noise | None:
-    if all(row.time_noise is None for row in group):
-        return None
-    names = next(row.time_noise.module for row in group if row.time_noise is not None)
-    modules = time_embeddings(network_of(group[0].model or ctx.denoiser), names)
+def _noises_of(
+    ctx: Context, model: Denoiser, group: Sequence[Row], sizes: Sequence[int]
+) -> list[Noise]:
+    """One for each module that rows of the group name."""
 
-    def draw(width: int) -> Tensor:
-        parts = []
-        for row, size in zip(group, sizes, strict=True):
-            part = torch.zeros(size, width)
-            if (noise := row.time_noise) is not None:
-                part = noise.scale * ctx.draws.normal((width,), ctx.level.step, noise.site)
-            parts.append(part)
-        return torch.cat(parts).to(ctx.x.device, non_blocking=True)
+    def noise_at(name: str | None) -> Noise:
+        def draw(width: int) -> Tensor:
+            parts = []
+            for row, size in zip(group, sizes, strict=True):
+                part = torch.zeros(size, width)
+                if (noise := row.time_noise) is not None and noise.module == name:
+                    part = noise.scale * ctx.draws.normal((width,), ctx.level.step, noise.site)
+                parts.append(part)
+            return torch.cat(parts).to(ctx.x.device, non_blocking=True)
 
-    return Noise(modules, sum(sizes), draw)
+        return Noise(time_embeddings(network_of(model), name), draw)
+
+    named = [row.time_noise.module for row in group if row.time_noise is not None]
+    return [noise_at(name) for name in dict.fromkeys(named)]
 
 
 def network_of(denoiser: Any) -> nn.Module | None:
     """The module behind a denoiser, if it tells."""
     found = denoiser if isinstance(denoiser, nn.Module) else getattr(denoiser, "network", None)
     return found if isinstance(found, nn.Module) else None
+
+
+def warn_of_training(denoiser: Any) -> None:
+    """Warns of a network that is not in evaluation mode."""
+    network = network_of(denoiser)
+    if network is not None and network.training:
+        warnings.warn(
+            f"{type(network).__name__} is in training mode; call .eval() before sampling",
+            stacklevel=4,
+        )
+
+
+def _check_rows(cond: Any, n: int) -> None:
+    """Raises ValueError unless a tensor condition has a row for each of n samples."""
+    if isinstance(cond, Tensor) and cond.shape[:1] != (n,):
+        raise ValueError(
+            f"guidance needs a row of the condition for each of {n} samples, got shape "
+            f"{tuple(cond.shape)}; repeat it to (n, ...)"
+        )
 
 
 def _kept(group: Sequence[Row], n: int, device: torch.device) -> Tensor:

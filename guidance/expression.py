@@ -55,6 +55,12 @@ class Expression:
         edges = {edge for modifier in self.modifiers() for edge in modifier.edges()}
         return tuple(sorted(edges, reverse=True))
 
+    @property
+    def is_field(self) -> bool:
+        """Whether predictions are a function of (x, level, cond): then they have a solution."""
+        sources, modifiers = self.sources(), self.modifiers()
+        return all(s.is_field for s in sources) and all(m.is_field for m in modifiers)
+
     def check(self, run: RunFacts) -> None:
         """Raises ValueError if a part does not fit the sampler, and warns if it fits badly."""
         for source in self.sources():
@@ -78,6 +84,11 @@ class Source(Expression):
         """The class's name and the site."""
         return f"{type(self).__name__}:{self.site}" if self.site else type(self).__name__
 
+    @property
+    def is_field(self) -> bool:
+        """False for what draws, or goes by the steps of the solver."""
+        return True
+
     def sources(self) -> Iterator["Source"]:
         yield self
 
@@ -100,6 +111,11 @@ class Modifier:
 
     last = False
     remembers = False
+
+    @property
+    def is_field(self) -> bool:
+        """False for what goes by the steps of the solver, see ``Expression.is_field``."""
+        return True
 
     def gate(self, ctx: Context) -> bool:
         """Whether the direction is wanted; asked before any row is."""

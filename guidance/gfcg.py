@@ -17,7 +17,7 @@ from torch import Tensor
 from fewstep.guidance.context import Context
 from fewstep.guidance.contrast import checked_labels, weak_row
 from fewstep.guidance.expression import Source
-from fewstep.guidance.rows import Direction, Row, Steps, column, taken
+from fewstep.guidance.rows import Direction, Row, Steps, taken
 from fewstep.types import Denoiser
 
 NEGLIGIBLE = 1e-3  # strengths below it are not worth a row
@@ -39,8 +39,8 @@ class GFCG(Source):
         w_max: scale at full confusion, >= 1.
         power: > 0; how fast the scale falls with confidence.
         weak: a weaker denoiser that makes r: Autoguidance towards the reference class at its cost.
-        lagged: shows the classifier the result of the last solver step instead, so that everything
-            fits into one call; the first step is unguided.
+        lagged: shows the classifier the c of the last evaluation instead, so that everything fits
+            into one call; the first evaluation is unguided.
         site: tells two of a kind apart.
 
     Raises:
@@ -53,6 +53,10 @@ class GFCG(Source):
     power: float = 1.0
     weak: Denoiser | None = None
     lagged: bool = False
+
+    @property
+    def is_field(self) -> bool:
+        return not self.lagged
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.w_max) and self.w_max >= 1):
@@ -70,8 +74,7 @@ class GFCG(Source):
         if self.lagged:
             shown = memory.get("shown")
             if shown is None:
-                (base,) = yield [ctx.base]
-                memory["shown"] = base
+                (memory["shown"],) = yield [ctx.base]
                 return None
         else:
             (shown,) = yield [ctx.base]
@@ -86,7 +89,7 @@ class GFCG(Source):
         if needed is not None:
             delta[needed] = base[needed] - worse
         if self.lagged:
-            memory["shown"] = base + column(strength, base) * delta
+            memory["shown"] = base
         return Direction(delta, strength)
 
     @torch.no_grad()
@@ -94,7 +97,8 @@ class GFCG(Source):
         self, shown: Tensor, labels: Tensor, count: int, ctx: Context
     ) -> tuple[Tensor, Tensor]:
         """(n,) the reference class and w - 1 of each sample."""
-        logits = self.classifier(shown.to(ctx.x.dtype)).float()
+        logits = self.classifier(shown.to(ctx.x.dtype))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         ctx.counters.classifier_rows += len(shown)
         if logits.ndim != 2 or logits.shape[1] != count or count < 2:
             raise ValueError(

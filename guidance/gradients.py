@@ -81,7 +81,8 @@ class GradientSource(Source):
             assert ctx.leaf is not None
             with torch.inference_mode(False), torch.enable_grad():
                 values = self.value(prediction.to(ctx.x.dtype), ctx)
-                found = differentiated(values, ctx.leaf, self.name, checked=checked)
+                found = differentiated(values, ctx.leaf, self.name, checked=checked, shared=True)
+            ctx.counters.backward_rows += len(ctx.x)
         else:
             yield [ctx.base]
             found = gradient(lambda x: self.value(x, ctx), ctx.x, self.name, checked=checked)
@@ -136,9 +137,17 @@ class ClassifierGuidance(GradientSource):
     def value(self, x: Tensor, ctx: Context) -> Tensor:
         classify = takes_level(self.classifier, self.name, clean=self.clean)
         logits = classify(x, ctx.level, ctx.cond)
-        if self.target is None:
-            return log_probability(logits, ctx.labels(self.name), self.name)
-        return log_probability(logits, self.target, self.name)
+        if self.target is not None:
+            return log_probability(logits, self.target, self.name)
+        labels = ctx.labels(self.name)
+        if ctx.first and logits.ndim == 2 and len(labels):
+            low, high = (int(bound) for bound in torch.aminmax(labels))
+            if low < 0 or high >= logits.shape[1]:
+                raise ValueError(
+                    f"{self.name} needs class labels in 0 .. {logits.shape[1] - 1}, the classes of "
+                    f"its classifier, got {low} .. {high}; or give it target="
+                )
+        return log_probability(logits, labels, self.name)
 
 
 @dataclass(frozen=True)

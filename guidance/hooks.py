@@ -71,8 +71,10 @@ class FKSteering:
     ``window`` each particle's log-weight grows by the potential of its reward r = reward(x0) at the
     data prediction, and a group whose effective sample size (sum w)^2 / sum w^2 has fallen below
     ``threshold`` times its size is resampled; log-weights are kept until then. Potentials, times
-    ``scale``: ``"max"`` of all rewards so far, ``"diff"`` to the last one, ``"add"``. Nothing is
-    read from the device. Two particles of one ancestor part only if the sampler adds noise.
+    ``scale``: ``"max"`` of all rewards so far, ``"diff"`` to the last one, ``"add"``. Only those
+    of ``"diff"`` multiply up to exp(scale reward) at the last weighing; the paper corrects the
+    others at the end, we leave them as they are. Nothing is read from an accelerator. Two
+    particles of one ancestor part only if the sampler adds noise.
 
     Args:
         reward: data predictions (n, ...) -> (n,), higher is better.
@@ -156,13 +158,23 @@ class FKSteering:
         if not due or not self.window[0] <= share <= self.window[1]:
             return None
         self._done = level.step
-        self._weigh(self.reward(x0).detach().float())
+        rewards = self.reward(x0).detach().float()
+        # Reading them waits for an accelerator, so there they are not checked.
+        if rewards.shape != x.shape[:1] or (
+            rewards.device.type == "cpu" and not bool(rewards.isfinite().all())
+        ):
+            raise ValueError(
+                f"the reward of FKSteering must give ({len(x)},) finite numbers, one for each "
+                f"sample, got shape {tuple(rewards.shape)}; sum over a sample's elements, and "
+                "clamp what may overflow"
+            )
+        self._weigh(rewards)
         weights = self.log_weights.softmax(dim=1)
         size = 1 / weights.square().sum(dim=1)
         self.effective_sizes.append(size)
         drawn = Draws(seeds[:: self.particles]).uniform((self.particles,), level.step, "FK")
         picked = torch.searchsorted(
-            weights.cumsum(dim=1), drawn.to(weights.device, non_blocking=True)
+            weights.cumsum(dim=1), drawn.to(weights.device, non_blocking=True), right=True
         )
         picked = picked.clamp_max(self.particles - 1)  # sums of weights may round below 1
         wanted = (size < self.threshold * self.particles)[:, None] | (self.threshold == 1)

@@ -96,6 +96,7 @@ class SelfMinority(Source):
     scale: float = 0.4
     level: float = field(default=0.8, kw_only=True)
     distance: Distance = field(default=squared_distance, kw_only=True)
+    is_field = False
 
     def __post_init__(self) -> None:
         checked_weight(self.scale, "SelfMinority")
@@ -120,7 +121,8 @@ class SelfMinority(Source):
         with torch.inference_mode(False), torch.enable_grad():
             # A clone, since inference tensors cannot take part in a backward pass.
             values = self.distance(first, again.detach().clone())
-            found = differentiated(values, ctx.leaf, self.name, checked=checked)
+            found = differentiated(values, ctx.leaf, self.name, checked=checked, shared=True)
+        ctx.counters.backward_rows += len(ctx.x)
         largest = found.flatten(1).abs().amax(dim=1).clamp_min(torch.finfo(found.dtype).tiny)
         # In coordinates of unit variance, so that it is the same for every process.
         unit = found / largest.view(-1, *[1] * (found.ndim - 1))

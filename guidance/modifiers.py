@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewstep.guidance.context import Context
 from fewstep.guidance.contrast import Autoguidance, Contrast
-from fewstep.guidance.expression import Expression, Modifier, Piped
+from fewstep.guidance.expression import Expression, Modifier
 from fewstep.guidance.rows import Direction
 from fewstep.types import RunFacts
 
@@ -78,6 +78,7 @@ class Every(Modifier):
     """
 
     n: int
+    is_field = False
 
     def __post_init__(self) -> None:
         if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
@@ -111,7 +112,8 @@ class ScaleSchedule(Modifier):
     factor: str | Callable[[float], float]
 
     def __post_init__(self) -> None:
-        if isinstance(self.factor, str) and self.factor not in SCHEDULES:
+        known = self.factor in SCHEDULES if isinstance(self.factor, str) else callable(self.factor)
+        if not known:
             raise ValueError(
                 f"unknown schedule {self.factor!r}; known: {', '.join(SCHEDULES)}, or a function"
             )
@@ -147,6 +149,7 @@ class CFGpp(Modifier):
     """
 
     lam: float = 0.6
+    is_field = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.lam <= 1:
@@ -184,6 +187,11 @@ def only_contrast(left: Expression, who: str) -> Contrast | Autoguidance:
             f"{who} reshapes one contrast such as CFG(3), got {left}: write (CFG(3) | {who}(...)) "
             "+ the rest"
         )
-    while isinstance(left, Piped):
-        left = left.left
+    for modifier in left.modifiers():
+        if type(modifier).shape not in (Modifier.shape, ScaleSchedule.shape):
+            raise ValueError(
+                f"{who} reads the two predictions of a contrast, and {modifier} has changed their "
+                f"difference: write {who}(...) first, as in CFG(3) | {who}(...) | "
+                f"{type(modifier).__name__}(...)"
+            )
     return sources[0]

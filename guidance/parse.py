@@ -103,8 +103,9 @@ def _part(text: str, models: Models) -> Any:
             f"{', '.join(MODIFIERS)}; write none, or for example cfg:3|interval:0.2,2"
         )
     model, needed = MODELS.get(name, ("", ""))
-    names = [key for key in inspect.signature(kinds[name]).parameters if key != model]
-    arguments = _arguments(name, rest, [key for key in names if key != "distance"])
+    given = (model, "weak", "distance")  # are not written
+    names = [key for key in inspect.signature(kinds[name]).parameters if key not in given]
+    arguments = _arguments(name, rest, names)
     if model:
         if needed not in models:
             raise ValueError(f"{name} needs a {needed}, and there is none for this problem")

@@ -64,6 +64,10 @@ class Project(Modifier):
     beta: float = 0.0
     remembers = True
 
+    @property
+    def is_field(self) -> bool:
+        return not self.beta
+
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1 or not -1 < self.beta < 1:
             raise ValueError(
@@ -149,6 +153,10 @@ class ZeroStar(Modifier):
     """
 
     zero_steps: int = 1
+
+    @property
+    def is_field(self) -> bool:
+        return not self.zero_steps
 
     def __post_init__(self) -> None:
         if self.zero_steps < 0:
