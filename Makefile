@@ -34,6 +34,9 @@ test-matrix: $(READY)  ## the contract tests on the oldest and the newest diffus
 train: $(READY)  ## trains the bundled models again (hours)
 	$(BIN)/python -m fewstep.models.train_fashion denoiser
 	$(BIN)/python -m fewstep.models.train_fashion classifier
+	$(BIN)/python -m fewstep.models.train_fashion weak
+	$(BIN)/python -m fewstep.models.train_minority score
+	$(BIN)/python -m fewstep.models.train_minority classifier
 
 clean:
 	rm -rf $(VENV) .venv-matrix runs/bench dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -29,11 +29,14 @@ def digest(parts: Iterable[str | bytes | Tensor]) -> str:
     return total.hexdigest()
 
 
-def cached(key: str, compute: Callable[[], Tensor]) -> Tensor:
+def cached(key: str | None, compute: Callable[[], Tensor]) -> Tensor:
     """The tensor stored under ``key`` (a file-name-safe text), or a computed and stored one.
 
-    The file appears whole or not at all, so processes may share the folder.
+    The file appears whole or not at all, so processes may share the folder. Without a key the
+    tensor is computed anew.
     """
+    if key is None:
+        return compute()
     path = cache_folder() / "references" / f"{key}.safetensors"
     if path.exists():
         return load_file(path)["x"]

@@ -6,9 +6,10 @@ of the user end as one line on stderr and exit status 2.
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +31,19 @@ Specs = Annotated[
         "separated by `;` or spaces. Default: one of each family.",
     ),
 ]  # fmt: skip
-Guidance = Annotated[str, typer.Option(help="`none` or `cfg:SCALE`, as in `cfg:3`.")]
+GUIDANCE_HELP = (
+    "`none`, or parts as in `cfg:3`, `cfg:3|interval:0.2,2`, `(icg:1.4|interval:0.28,2.9)+tsg`; "
+    "see `fewstep list`."
+)
+Guidance = Annotated[str, typer.Option("--guidance", "-g", metavar="TEXT", help=GUIDANCE_HELP)]
+Guidances = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--guidance", "-g", metavar="TEXT",
+        help=f"{GUIDANCE_HELP} Repeatable, or several in one value separated by `;`: each sampler "
+        "runs under each. Default: `none`.",
+    ),
+]  # fmt: skip
 Device = Annotated[str, typer.Option(help="`auto` (CUDA if there is one), `cpu`, `cuda`, `mps`.")]
 Seed = Annotated[int, typer.Option(help="Of the starting noise.")]
 
@@ -57,7 +70,7 @@ def bench(
     nfe: Annotated[str, typer.Option(help="Network calls, a comma list.")] = "5,8,10,20",
     n: Annotated[int, typer.Option("--n", help="Samples, at least 2.")] = 512,
     seed: Seed = 0,
-    guidance: Guidance = "none",
+    guidance: Guidances = None,
     problem: Annotated[str, typer.Option(help="See `fewstep list`.")] = "fashion",
     peers: Annotated[
         str, typer.Option(help="`none`, or `diffusers`: every class there, on up to six grids.")
@@ -69,6 +82,8 @@ def bench(
     """Scores samplers against the fine solution from the same noise, and writes a report.
 
     Example: `fewstep bench --problem mix8 --peers diffusers --samplers "unipc;deis:order=2"`
+
+    Example: `fewstep bench --nfe 5,10,20 --guidance "none;cfg:3" --guidance "gfcg:2"`
     """
     from fewstep.eval.commands import run_and_report
     from fewstep.eval.setup import Bench
@@ -76,7 +91,7 @@ def bench(
 
     setup = Bench(
         problem=problem, samplers=tuple(samplers or DEFAULT_SPECS), nfe=_numbers("--nfe", nfe), n=n,
-        seed=seed, guidance=guidance, peers=peers, device=device, compile=compile,
+        seed=seed, guidance=guidance or "none", peers=peers, device=device, compile=compile,
     )  # fmt: skip
     run_and_report(setup, out)
 
@@ -104,8 +119,8 @@ def sample(
 
 @app.command("list")
 def list_() -> None:
-    """Lists samplers with their options, papers and diffusers classes; grids; problems."""
-    from fewstep.eval.commands import show_lists
+    """Lists samplers and guidance with their options and papers; grids; problems."""
+    from fewstep.eval.lists import show_lists
 
     show_lists()
 
@@ -133,12 +148,14 @@ def plan(
 def overhead(
     repeats: Annotated[int, typer.Option(help="Runs of each schedule; medians are shown.")] = 15,
 ) -> None:
-    """Times a `step()` of our schedulers beside diffusers' (float32, one thread)."""
+    """Times a `step()` of our schedulers beside diffusers', and guidance beside its network."""
+    from fewstep.eval.guided_overhead import show_guided_overhead
     from fewstep.eval.overhead import show_overhead
 
     if repeats < 1:
         raise ValueError(f"--repeats must be at least 1, got {repeats}")
     show_overhead(repeats)
+    show_guided_overhead(repeats)
 
 
 @app.command()
@@ -164,6 +181,10 @@ def _fail(message: str) -> None:
     raise SystemExit(2)
 
 
+def _show_warning(message: Warning | str, *rest: Any, **more: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; set ``FEWSTEP_DEBUG=1`` to see tracebacks.
 
@@ -171,7 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: always; status 0, 1 (unhealthy), 2 (user error) or 130 (interrupted).
     """
     try:
-        status = app(args=arguments, prog_name="fewstep", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = app(args=arguments, prog_name="fewstep", standalone_mode=False)
     except (ValueError, TypeError, OSError) as error:
         if os.environ.get("FEWSTEP_DEBUG"):
             raise

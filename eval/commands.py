@@ -3,7 +3,6 @@
 import os
 import platform
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,24 +15,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from fewstep.eval.cache import cache_folder
-from fewstep.eval.problems import PROBLEMS, load_problem
-from fewstep.eval.report import best_of_grids, subject
+from fewstep.eval.guides import Meter, read_guidance
+from fewstep.eval.jobs import guided_plan
+from fewstep.eval.lists import PROCESSES
+from fewstep.eval.problems import load_problem
+from fewstep.eval.report import without_reference
 from fewstep.eval.results import METRICS, PEER_PREFIX, Results, check_writable
 from fewstep.eval.runner import run_bench
 from fewstep.eval.setup import Bench, resolve_device
-from fewstep.guidance import parse_guidance
+from fewstep.eval.tables import best_of_grids, costs, subject
 from fewstep.models import bundled, data
-from fewstep.samplers import DEFAULT_SPECS, SAMPLERS, build_plan
+from fewstep.samplers import build_plan
 from fewstep.samplers import sample as draw_samples
-from fewstep.schedules import GRIDS, VE, Flow, NoiseProcess, discrete_vp
+from fewstep.schedules import NoiseProcess
 
-PROCESSES: dict[str, Callable[[], NoiseProcess]] = {
-    "vp-linear": lambda: discrete_vp("linear"),
-    "vp-scaled": lambda: discrete_vp("scaled_linear", beta_start=0.00085, beta_end=0.012),
-    "vp-cosine": lambda: discrete_vp("squaredcos_cap_v2"),
-    "edm": lambda: VE(0.002, 80.0),
-    "flow": lambda: Flow(),
-}
 PACKAGES = ("torch", "diffusers", "numpy", "torchdiffeq", "safetensors", "matplotlib")
 OPTIONAL = ("torchvision", "pytorch-fid", "transformers", "scipy")
 
@@ -52,35 +47,40 @@ def run_and_report(setup: Bench, out: Path) -> None:
             bar.update(task, completed=done, total=total, description=escape(text))
 
         results = run_bench(setup, out, show)
-    for metric in METRICS:
-        if results.metric(metric):
-            console.print(score_table(results, metric))
-    console.print(f"report: {out / 'report.md'}", markup=False, highlight=False, soft_wrap=True)
+    for guidance in results.guidance:
+        for metric in METRICS:
+            if results.metric(metric, guidance):
+                console.print(score_table(results, metric, guidance))
+    for line in (*without_reference(results), f"report: {out / 'report.md'}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def score_table(results: Results, metric: str) -> Table:
+def score_table(results: Results, metric: str, guidance: str) -> Table:
     """The values of a metric for the terminal; diffusers' classes at their best grid."""
     title, _, form = METRICS[metric]
-    calls = sorted({row.nfe for row in results.rows})
+    calls = sorted({row.nfe for row in results.rows if row.guidance == guidance})
     # Tables are as narrow as their columns, and would wrap the title.
-    Console().print(f"\n{title}: {subject(results)}", markup=False, highlight=False)
+    heading = f"\n{title}: {subject(results, guidance)}"
+    Console().print(heading, markup=False, highlight=False, soft_wrap=True)
     table = Table(box=SIMPLE_HEAD)
     table.add_column("sampler", no_wrap=True)
     for n in calls:
         table.add_column(f"{n} calls", justify="right")
-    rows = {k: v for k, v in results.metric(metric).items() if not k.startswith(PEER_PREFIX)}
-    for name, best in best_of_grids(results, metric).items():
-        rows[f"{name}, best grid"] = {n: value for n, (value, _) in best.items()}
-    for extra in ("reference", "floor"):
-        value = results.env.get(extra, {}).get(metric)
-        if value is not None:
-            label = {"reference": "reference", "floor": "real test images"}[extra]
-            rows[f"[dim]{label}[/dim]"] = dict.fromkeys(calls, value)
+    values = results.metric(metric, guidance)
+    rows = {escape(k): v for k, v in values.items() if not k.startswith(PEER_PREFIX)}
+    for name, best in best_of_grids(results, metric, guidance).items():
+        rows[f"{escape(name)}, best grid"] = {n: value for n, (value, _) in best.items()}
+    env = results.env
+    for label, levels in (
+        ("reference", env.get("reference", {}).get(guidance, {})),
+        ("real test images", env.get("floor", {})),
+    ):
+        if metric in levels:
+            rows[f"[dim]{label}[/dim]"] = dict.fromkeys(calls, levels[metric])
     for name, found in rows.items():
-        table.add_row(
-            name if name.startswith("[dim]") else escape(name),
-            *(f"{found[n]:{form}}" if n in found else "" for n in calls),
-        )
+        table.add_row(name, *(f"{found[n]:{form}}" if n in found else "" for n in calls))
+    for label, cost in costs(results, guidance).items():
+        table.add_row(f"[dim]{label}[/dim]", *(f"[dim]{cost.get(n, '')}[/dim]" for n in calls))
     return table
 
 
@@ -116,22 +116,25 @@ def draw(drawing: Drawing, out: Path) -> None:
         raise ValueError(f"--out must name a .png file, got {out}")
     device = resolve_device(drawing.device)
     problem = load_problem("fashion", device)
-    plan = build_plan(drawing.sampler, problem.process, drawing.nfe)
-    guidance, across = parse_guidance(drawing.guidance), len(drawing.classes)
+    guidance = read_guidance(drawing.guidance, problem).expression
+    plan = guided_plan(drawing.sampler, problem.process, drawing.nfe, guidance)
+    across, rows_made = len(drawing.classes), 0
     chosen = torch.tensor(drawing.classes, device=device)
     noise, images = problem.initial_noise(drawing.n, drawing.seed), []
     for start in range(0, drawing.n, 128):
-        rows = noise[start : start + 128]
+        rows, meter = noise[start : start + 128], Meter(guidance)
         labels = chosen[torch.arange(start, start + len(rows), device=device) % across]
         seeds = [drawing.seed * 2**32 + 2**24 + start + i for i in range(len(rows))]
         with torch.no_grad():
             x = draw_samples(
-                problem.denoiser, plan, plan.nfe, noise=rows, cond=labels, guidance=guidance,
+                problem.denoiser, plan, plan.nfe, noise=rows, cond=labels, guidance=meter,
                 seeds=seeds,
             )  # fmt: skip
         images.append(x.cpu())
+        rows_made += meter.counters.rows
     _write_columns(torch.cat(images), drawing, out)
-    print(f"{out}: {drawing.n} images, {plan.name}, {plan.nfe} calls")
+    cost = f"{plan.nfe} calls, {rows_made / drawing.n:g} forward rows an image"
+    print(f"{out}: {drawing.n} images, {plan.name}, {cost}")
 
 
 def _write_columns(images: torch.Tensor, drawing: Drawing, out: Path) -> None:
@@ -173,27 +176,6 @@ def _process(name: str, problem: str | None) -> NoiseProcess:
     return PROCESSES[name]()
 
 
-def show_lists() -> None:
-    """Tables of samplers, and the names of grids and problems."""
-    console = Console()
-    table = Table(title="Samplers", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("name", "what it is", "options and defaults", "class", "paper"):
-        table.add_column(column, no_wrap=column in ("name", "class", "paper"))
-    for name, entry in SAMPLERS.items():
-        options = "\n".join(f"{key}={value}" for key, value in entry.options().items())
-        star = "*" if name in DEFAULT_SPECS else ""
-        table.add_row(name + star, entry.summary, escape(options), entry.scheduler, entry.paper)
-    console.print(table)
-    for line in (
-        "* run by default; a spec is NAME or NAME:OPTION=VALUE,...",
-        f"grids (grid=): auto, {', '.join(GRIDS)}",
-        "options of grids: final=zero|sigma_min, power= (karras), shift= (flow)",
-        f"problems: {', '.join(PROBLEMS)}",
-        f"processes: {', '.join(PROCESSES)}",
-    ):
-        console.print(line, markup=False, highlight=False)
-
-
 def show_health() -> bool:
     """Prints the state of the installation; False if something needed is missing."""
     table = Table("what", "state", "", box=SIMPLE_HEAD)
@@ -213,7 +195,7 @@ def _checks() -> dict[str, tuple[bool, str]]:
     device = resolve_device("auto")
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     checks["device"] = (True, f"{device} ({name}), {torch.get_num_threads()} threads")
-    for weights in ("fashion", "classifier"):
+    for weights in bundled.COMMANDS:
         checks[f"weights: {weights}"] = _weights(weights)
     checks["cache folder"] = _cache()
     try:

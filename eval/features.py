@@ -96,8 +96,8 @@ def fd_floor(n: int) -> float:
 class Scores:
     """All metrics of one sampler, fed batch by batch.
 
-    ``rmse`` always; with a judge also ``feature_rmse`` (root mean square difference of the features
-    to the reference's), ``fd_fashion`` and, with labels, ``accuracy``.
+    With a reference ``rmse``; with a judge ``fd_fashion`` and, with labels, ``accuracy``; with both
+    ``feature_rmse``, the root mean square difference of the features to the reference's.
     """
 
     def __init__(self) -> None:
@@ -107,13 +107,14 @@ class Scores:
     def add(
         self,
         x: Tensor,
-        reference: Tensor,
+        reference: Tensor | None,
         labels: Tensor | None = None,
         judged: tuple[Tensor, Tensor] | None = None,
         reference_features: Tensor | None = None,
     ) -> None:
         """Takes in a batch of samples and, where there is a judge, its answers on both."""
-        self._rmse.add(x, reference)
+        if reference is not None:
+            self._rmse.add(x, reference)
         if judged is None:
             return
         features, logits = judged

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ COLOURS = (
     "#8C564B", "#4D4D4D",
 )  # fmt: skip
 MARKERS = "osD^vP*Xph"
-Series = Mapping[str, Mapping[int, float]]
+Points = Mapping[Any, float]  # by number of calls, or of rows
+Series = Mapping[str, Points]
 
 
 def draw_curves(
@@ -27,8 +29,9 @@ def draw_curves(
     label: str,
     background: Series | None = None,
     levels: Mapping[str, float] | None = None,
+    across: str = "network calls (NFE)",
 ) -> None:
-    """A metric against the number of calls, both on log axes.
+    """A metric against the number of calls, or another cost, both on log axes.
 
     Args:
         path: of the PNG.
@@ -36,6 +39,7 @@ def draw_curves(
         title, label: of the figure and of the metric's axis.
         background: more series, in grey and dashed, with the best of them at each number of calls.
         levels: horizontal lines by name.
+        across: label of the x axis.
     """
     figure = Figure(figsize=(8.6, 4.6), dpi=130, layout="constrained")
     axes = figure.subplots()
@@ -50,7 +54,7 @@ def draw_curves(
         _draw_background(axes, background)
     for (name, value), style in zip((levels or {}).items(), ("-.", ":"), strict=False):
         axes.axhline(value, color="0.45", linewidth=1.2, linestyle=style, label=name, zorder=0)
-    axes.set(xscale="log", yscale="log", xlabel="network calls (NFE)", ylabel=label)
+    axes.set(xscale="log", yscale="log", xlabel=across, ylabel=label)
     _label_ticks(axes, sorted({n for points in series.values() for n in points}))
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(True, which="major", color="0.9", linewidth=0.8)
@@ -59,13 +63,13 @@ def draw_curves(
     figure.savefig(path)
 
 
-def envelope(series: Series) -> dict[int, float]:
+def envelope(series: Series) -> dict[float, float]:
     """The least value at each number of calls."""
     calls = sorted({n for points in series.values() for n in points})
     return {n: min(points[n] for points in series.values() if n in points) for n in calls}
 
 
-def _columns(points: Mapping[int, float]) -> tuple[list[int], list[float]]:
+def _columns(points: Points) -> tuple[list[float], list[float]]:
     ordered = sorted(points.items())
     return [n for n, _ in ordered], [value for _, value in ordered]
 
@@ -79,7 +83,7 @@ def _draw_background(axes: Axes, series: Series) -> None:
     )  # fmt: skip
 
 
-def _label_ticks(axes: Axes, calls: Sequence[int]) -> None:
+def _label_ticks(axes: Axes, calls: Sequence[float]) -> None:
     """Every number of calls on x; numbers between powers of ten on y where they do not crowd."""
     axes.xaxis.set_major_locator(FixedLocator(calls))
     axes.xaxis.set_major_formatter(ScalarFormatter())

@@ -1,16 +1,20 @@
 """What a benchmark runs: one job for each sampler and number of calls."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from fewstep.eval.guides import Meter
 from fewstep.eval.problems import Problem
+from fewstep.guidance import Expression
 from fewstep.models.ode import reference_solution
 from fewstep.samplers import SAMPLERS, Plan, build_plan, parse_spec, sample
+from fewstep.samplers.loop import facts
 from fewstep.schedules import NoiseProcess, discrete_vp
 
 DOPRI5_TOLERANCE = 1e-3
@@ -38,12 +42,12 @@ class Job:
     Attributes:
         sampler: its name there.
         nfe: calls asked for; 0 if the solver chooses.
-        run: draws samples of a problem whose denoiser is wrapped in guidance.
+        run: draws samples of a problem under the guidance that the job was made for.
     """
 
     sampler: str
     nfe: int
-    run: Callable[[Problem, Batch], Tensor]
+    run: Callable[[Problem, Batch, Meter], Tensor]
 
 
 def split_specs(values: Iterable[str]) -> list[str]:
@@ -78,11 +82,17 @@ def _is_valid(spec: str) -> bool:
     return True
 
 
-def make_jobs(specs: Iterable[str], process: NoiseProcess, nfe: Sequence[int]) -> list[Job]:
+def make_jobs(
+    specs: Iterable[str],
+    process: NoiseProcess,
+    nfe: Sequence[int],
+    guidance: Expression | None = None,
+) -> list[Job]:
     """Jobs for specs, paths of saved plans (at their own number of calls) and ``dopri5``.
 
     Raises:
-        ValueError: if one of them cannot be built for the process and a number of calls.
+        ValueError: if one of them cannot be built for the process and a number of calls, or does
+            not fit the guidance.
         FileNotFoundError: if a plan is not there.
     """
     if bad := [n for n in nfe if n < 1]:
@@ -90,22 +100,44 @@ def make_jobs(specs: Iterable[str], process: NoiseProcess, nfe: Sequence[int]) -
     jobs: list[Job] = []
     for spec in specs:
         if spec.partition(":")[0] == "dopri5":
-            jobs.append(_adaptive(spec))
+            jobs.append(_adaptive(spec, guidance))
         elif spec.endswith(".json"):
-            jobs.append(_saved(spec, process))
+            plan = Plan.load(_existing(spec))
+            jobs.append(_planned(Path(spec).name, plan, process, plan.nfe, guidance))
         else:
             parsed = str(parse_spec(spec))
-            jobs += [_planned(parsed, build_plan(spec, process, n)) for n in nfe]
+            jobs += [_planned(parsed, spec, process, n, guidance) for n in nfe]
     return jobs
 
 
-def make_peer_jobs(process: NoiseProcess, nfe: Sequence[int]) -> list[Job]:
-    """Jobs for every diffusers scheduler and grid; those that need more calls are left out."""
+def guided_plan(
+    sampler: str | Plan, process: NoiseProcess, nfe: int, guidance: Expression | None
+) -> Plan:
+    """The plan that :func:`fewstep.sample` would make under guidance.
+
+    Raises:
+        ValueError: if the two do not fit.
+    """
+    if guidance is None:
+        return build_plan(sampler, process, nfe)
+    plan = build_plan(sampler, process, nfe, guidance.breakpoints())
+    guidance.check(facts(plan))
+    return plan
+
+
+def make_peer_jobs(
+    process: NoiseProcess, nfe: Sequence[int], guidance: Expression | None = None
+) -> list[Job]:
+    """Jobs for every diffusers scheduler and grid.
+
+    Those that need more calls, or do not fit the guidance, are left out.
+    """
     from fewstep.eval.peers import Peer, peers_for
 
     def job(peer: Peer, n: int) -> Job:
-        def run(problem: Problem, batch: Batch) -> Tensor:
-            return peer.sample(problem, n, *_unit(problem, batch))
+        def run(problem: Problem, batch: Batch, meter: Meter) -> Tensor:
+            guided = replace(problem, denoiser=meter.wrap(problem.denoiser, batch.seeds))
+            return peer.sample(guided, n, *_unit(problem, batch))
 
         return Job(str(peer), n, run)
 
@@ -113,7 +145,12 @@ def make_peer_jobs(process: NoiseProcess, nfe: Sequence[int]) -> list[Job]:
     for peer in peers_for(process):
         for n in nfe:
             try:
-                peer.scheduler(process, n)
+                run = peer.facts(process, n)
+                with warnings.catch_warnings():
+                    # Nobody chose this peer, so nobody can follow the advice.
+                    warnings.simplefilter("ignore")
+                    if guidance is not None:
+                        guidance.check(run)
             except ValueError:
                 continue
             jobs.append(job(peer, n))
@@ -124,24 +161,35 @@ def _unit(problem: Problem, batch: Batch) -> tuple[Tensor, Tensor | None]:
     return batch.noise / problem.start_scale, batch.labels
 
 
-def _saved(path: str, process: NoiseProcess) -> Job:
+def _existing(path: str) -> str:
     if not Path(path).exists():
         raise FileNotFoundError(f"no plan at {path}; `fewstep plan SPEC --nfe N --save` writes one")
-    plan = Plan.load(path)
-    return _planned(Path(path).name, build_plan(plan, process, plan.nfe))
+    return path
 
 
-def _planned(label: str, plan: Plan) -> Job:
+def _planned(
+    label: str, sampler: str | Plan, process: NoiseProcess, nfe: int, guidance: Expression | None
+) -> Job:
+    plan = guided_plan(sampler, process, nfe, guidance)
+
     @torch.no_grad()
-    def run(problem: Problem, batch: Batch) -> Tensor:
+    def run(problem: Problem, batch: Batch, meter: Meter) -> Tensor:
         noise, labels = _unit(problem, batch)
-        return sample(problem.denoiser, plan, plan.nfe, noise=noise, cond=labels, seeds=batch.seeds)
+        return sample(
+            problem.denoiser, plan, plan.nfe, noise=noise, cond=labels, guidance=meter,
+            seeds=batch.seeds,
+        )  # fmt: skip
 
     return Job(label, plan.nfe, run)
 
 
-def _adaptive(spec: str) -> Job:
+def _adaptive(spec: str, guidance: Expression | None) -> Job:
     """torchdiffeq's dopri5 down to the least trained level, ``dopri5`` or ``dopri5:tol=1e-3``."""
+    if guidance is not None and not guidance.is_field:
+        raise ValueError(
+            f"dopri5 chooses its own steps, and {guidance} draws at random or goes by the steps: "
+            "leave one of them out"
+        )
     tolerance, given = DOPRI5_TOLERANCE, spec.partition(":")[2]
     if given:
         match = re.fullmatch(r"tol=([0-9.eE+-]+)", given)
@@ -154,11 +202,11 @@ def _adaptive(spec: str) -> Job:
                 f"dopri5 takes tol= between 0 and 1, as in dopri5:tol=1e-3; got {spec!r}"
             )
 
-    def run(problem: Problem, batch: Batch) -> Tensor:
-        end = problem.process.rho_min
+    def run(problem: Problem, batch: Batch, meter: Meter) -> Tensor:
         return reference_solution(
-            problem.denoiser, batch.noise, batch.labels, method="dopri5", tolerance=tolerance,
-            rho_end=end,
+            meter.wrap(problem.denoiser, batch.seeds), batch.noise, batch.labels, method="dopri5",
+            tolerance=tolerance, rho_end=problem.process.rho_min,
+            breakpoints=() if guidance is None else guidance.breakpoints(),
         )[0]  # fmt: skip
 
     return Job(f"dopri5:tol={tolerance:g}", 0, run)

@@ -17,6 +17,7 @@ from torch import Tensor
 from fewstep.eval.problems import Problem
 from fewstep.models.adapters import PredictionType
 from fewstep.schedules import DiscreteVP, Flow, NoiseProcess
+from fewstep.types import Level, RunFacts
 
 # Grids by name: the config entries that choose them.
 GRIDS: dict[str, dict[str, Any]] = {
@@ -44,12 +45,16 @@ class PeerClass:
         config: constructor arguments beside the process and the grid.
         kind: what it expects of the network.
         grids: names in ``GRIDS``, or ``"default"``; None means every one the class has.
+        reads: most network outputs that a step reads.
+        stages: calls of a step.
     """
 
     cls: str
     config: Mapping[str, Any] = field(default_factory=dict)
     kind: PredictionType = "epsilon"
     grids: tuple[str, ...] | None = None
+    reads: int = 2
+    stages: int = 1
 
     @cached_property
     def parameters(self) -> frozenset[str]:
@@ -63,18 +68,18 @@ class PeerClass:
 
 
 VP_PEERS: dict[str, PeerClass] = {
-    "ddim": PeerClass("DDIMScheduler", {"clip_sample": False}),
-    "euler": PeerClass("EulerDiscreteScheduler"),
-    "heun": PeerClass("HeunDiscreteScheduler"),
+    "ddim": PeerClass("DDIMScheduler", {"clip_sample": False}, reads=1),
+    "euler": PeerClass("EulerDiscreteScheduler", reads=1),
+    "heun": PeerClass("HeunDiscreteScheduler", stages=2),
     "dpmpp-2m": PeerClass("DPMSolverMultistepScheduler", {"solver_order": 2}),
-    "dpmpp-3m": PeerClass("DPMSolverMultistepScheduler", {"solver_order": 3}),
+    "dpmpp-3m": PeerClass("DPMSolverMultistepScheduler", {"solver_order": 3}, reads=3),
     "deis-2": PeerClass("DEISMultistepScheduler", {"solver_order": 2}),
-    "deis-3": PeerClass("DEISMultistepScheduler", {"solver_order": 3}),
-    "unipc-2": PeerClass("UniPCMultistepScheduler", {"solver_order": 2}),
-    "unipc-3": PeerClass("UniPCMultistepScheduler", {"solver_order": 3}),
-    "sa-solver": PeerClass("SASolverScheduler", {"tau_func": _no_noise}),
-    "pndm": PeerClass("PNDMScheduler", {"skip_prk_steps": True}),
-    "lms": PeerClass("LMSDiscreteScheduler"),
+    "deis-3": PeerClass("DEISMultistepScheduler", {"solver_order": 3}, reads=3),
+    "unipc-2": PeerClass("UniPCMultistepScheduler", {"solver_order": 2}, reads=3),
+    "unipc-3": PeerClass("UniPCMultistepScheduler", {"solver_order": 3}, reads=4),
+    "sa-solver": PeerClass("SASolverScheduler", {"tau_func": _no_noise}, reads=3),
+    "pndm": PeerClass("PNDMScheduler", {"skip_prk_steps": True}, reads=4),
+    "lms": PeerClass("LMSDiscreteScheduler", reads=4),
 }
 FLOW_PEERS: dict[str, PeerClass] = {
     "flow-euler": PeerClass(
@@ -82,9 +87,14 @@ FLOW_PEERS: dict[str, PeerClass] = {
         {"shift": FLOW_SHIFT},
         "flow_prediction",
         ("default", "karras", "exponential", "beta"),
+        reads=1,
     ),
     "flow-heun": PeerClass(
-        "FlowMatchHeunDiscreteScheduler", {"shift": FLOW_SHIFT}, "flow_prediction", ("default",)
+        "FlowMatchHeunDiscreteScheduler",
+        {"shift": FLOW_SHIFT},
+        "flow_prediction",
+        ("default",),
+        stages=2,
     ),
     # Its Karras sigmas leave the range of a flow (up to 157).
     "dpmpp-2m": PeerClass(
@@ -95,6 +105,7 @@ FLOW_PEERS: dict[str, PeerClass] = {
         {"solver_order": 2, **_FLOW},
         "flow_prediction",
         ("default", "karras"),
+        reads=3,
     ),
 }
 
@@ -130,6 +141,15 @@ class Peer:
                 return scheduler
         raise ValueError(f"{self} cannot run within {nfe} calls: {problem}")
 
+    def facts(self, process: NoiseProcess, nfe: int) -> RunFacts:
+        """What guidance may know of a run.
+
+        Raises:
+            ValueError: as :meth:`scheduler`.
+        """
+        times = self.scheduler(process, nfe).timesteps
+        return RunFacts(_levels(process, times, self.peer.stages), self.peer.reads, False)
+
     @torch.no_grad()
     def sample(self, problem: Problem, nfe: int, noise: Tensor, cond: Tensor | None) -> Tensor:
         """Samples from unit ``noise`` (n, ...), with the problem's denoiser as the network."""
@@ -141,10 +161,25 @@ class Peer:
         # SA-Solver draws noise even where it uses none; not from the global state.
         extra = {"generator": torch.Generator()} if "generator" in own else {}
         x = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
-        for t in scheduler.timesteps:
-            output = problem.prediction(scale(x, t), float(t), cond, self.peer.kind)
+        levels = _levels(problem.process, scheduler.timesteps, self.peer.stages)
+        for t, level in zip(scheduler.timesteps, levels, strict=True):
+            output = problem.output(scale(x, t), level, cond, self.peer.kind)
             x = scheduler.step(output, t, x, return_dict=False, **extra)[0]
         return x
+
+
+def _levels(process: NoiseProcess, times: Tensor, stages: int) -> list[Level]:
+    """Where the network is called; the calls of a step share its number and where it began."""
+    nodes = [tuple(float(value) for value in process.alpha_sigma(float(t))) for t in times]
+    levels: list[Level] = []
+    for i, ((alpha, sigma), t) in enumerate(zip(nodes, times, strict=True)):
+        next_alpha, next_sigma = nodes[i + 1] if i + 1 < len(nodes) else (1.0, 0.0)
+        step, stage = divmod(i, stages)
+        began = levels[-1].gate_rho if stage else None
+        levels.append(
+            Level(float(t), alpha, sigma, i, next_sigma, next_alpha, step, step_rho=began)
+        )
+    return levels
 
 
 def process_config(process: NoiseProcess) -> dict[str, Any]:

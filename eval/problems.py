@@ -5,14 +5,12 @@ the probability-flow ODE at sigma -> 0 from the same starting state. A variance-
 starts from unit normal noise at the last training time, as pipelines do.
 """
 
-import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from io import BytesIO
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,17 +18,16 @@ import torch
 from torch import Tensor
 
 from fewstep.eval.cache import cached, digest
-from fewstep.guidance import CFG, contrast
-from fewstep.models import adapters, exact, fashion, ode
+from fewstep.eval.classifiers import Models, fashion_models, mixture_models
+from fewstep.eval.keys import checked_field, reference_key
+from fewstep.guidance import Expression
 from fewstep.models.adapters import PredictionType
 from fewstep.models.bundled import bundled_denoiser, weights_sha256
 from fewstep.models.exact import MixtureDenoiser
+from fewstep.models.fashion import NUM_CLASSES
 from fewstep.models.ode import level_at, reference_solution
 from fewstep.schedules import VE, Flow, NoiseProcess, discrete_vp
 from fewstep.types import Denoiser, Level
-
-# The code that references depend on, beside their process: a change makes cached ones stale.
-SOURCES: tuple[ModuleType, ...] = (adapters, contrast, exact, fashion, ode)
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Problem:
         shape: of one sample.
         fingerprint: tells its data or weights from any other.
         num_classes: 0 without classes.
-        guidance: what is used unless something else is asked for.
+        models: functions that load what guidance may need, by name, see ``parse_guidance``.
         exact: whether the denoiser is in closed form, to be solved in float64 down to sigma -> 0.
         device: where the denoiser is, and noise and labels are handed out.
     """
@@ -53,13 +50,18 @@ class Problem:
     shape: tuple[int, ...]
     fingerprint: str
     num_classes: int = 0
-    guidance: CFG | None = None
+    models: Models = field(default_factory=dict)
     exact: bool = True
     device: str = "cpu"
 
     @property
     def process(self) -> NoiseProcess:
         return self.denoiser.process
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What samples are computed in."""
+        return torch.float64 if self.exact else torch.float32
 
     @property
     def start_scale(self) -> float:
@@ -93,16 +95,22 @@ class Problem:
     ) -> Tensor:
         """What a network of prediction type ``kind`` would return, for other packages' samplers."""
         alpha, sigma = (float(value) for value in self.process.alpha_sigma(time))
-        x0 = self.denoiser(x, Level(float(time), alpha, sigma), cond)
-        eps = (x - alpha * x0) / sigma
+        return self.output(x, Level(float(time), alpha, sigma), cond, kind)
+
+    def output(
+        self, x: Tensor, level: Level, cond: Any = None, kind: PredictionType = "epsilon"
+    ) -> Tensor:
+        """The same at a level, by which guidance tells where in a run it is."""
+        x0 = self.denoiser(x, level, cond)
+        eps = (x - level.alpha * x0) / level.sigma
         if kind == "epsilon":
             return eps
         if kind == "v_prediction":
-            return alpha * eps - sigma * x0
+            return level.alpha * eps - level.sigma * x0
         return x0 if kind == "sample" else eps - x0
 
     def reference(
-        self, noise: Tensor, cond: Tensor | None = None, guidance: CFG | None = None
+        self, noise: Tensor, cond: Tensor | None = None, guidance: Expression | None = None
     ) -> Tensor:
         """The float64 solution at sigma -> 0 from ``noise``, on its device, cached on disk.
 
@@ -113,21 +121,30 @@ class Problem:
         Args:
             noise: from :meth:`initial_noise`; its values are part of the cache key.
             cond: (n,) classes, or None.
-            guidance: None for the problem's own.
+            guidance: None for the plain conditional prediction.
+
+        Raises:
+            ValueError: for guidance without a solution (``Expression.is_field``).
         """
-        guidance = self.guidance if guidance is None else guidance
-        key = digest([
-            self.fingerprint, json.dumps(self.process.identity()), repr(guidance), noise,
-            torch.empty(0) if cond is None else cond, _code_digest(type(self.process)),
-        ])  # fmt: skip
-        solution = cached(f"{self.name}-{key[:24]}", lambda: self._solve(noise, cond, guidance))
+        breakpoints = checked_field(guidance)
+        key = reference_key(self.fingerprint, self.process, guidance, noise, cond)
+        solution = cached(
+            key and f"{self.name}-{key[:24]}",
+            lambda: self._solve(noise, cond, guidance, breakpoints),
+        )
         return solution.to(noise.device)
 
-    def _solve(self, noise: Tensor, cond: Tensor | None, guidance: CFG | None) -> Tensor:
+    def _solve(
+        self, noise: Tensor, cond: Tensor | None, guidance: Expression | None,
+        breakpoints: tuple[float, ...],
+    ) -> Tensor:  # fmt: skip
         denoiser = self.denoiser if guidance is None else guidance.wrap(self.denoiser)
         # Below its least trained level a network's answer means nothing, and on a function that is
-        # rounded to float32 the higher order does not pay: 8 takes twice the calls of 5.
-        method, tolerance = ("dopri8", 1e-9) if self.exact else ("dopri5", 1e-6)
+        # rounded to float32 the higher order does not pay: 8 takes twice the calls of 5. Guidance
+        # may have kinks, at which the tightest tolerance takes ten times the calls.
+        method, tolerance = ("dopri8", 1e-9 if guidance is None else 1e-8)
+        if not self.exact:
+            method, tolerance = "dopri5", 1e-6
         rho_end = None if self.exact else self.process.rho_min
         solutions = []
         for start in range(0, len(noise), 128):
@@ -135,7 +152,7 @@ class Problem:
             labels = None if cond is None else cond[rows]
             solution, _ = reference_solution(
                 denoiser, noise[rows].double(), labels,
-                method=method, tolerance=tolerance, rho_end=rho_end,
+                method=method, tolerance=tolerance, rho_end=rho_end, breakpoints=breakpoints,
             )  # fmt: skip
             solutions.append(solution)
         return torch.cat(solutions).cpu()
@@ -149,11 +166,6 @@ class Problem:
 def rmse(x: Tensor, reference: Tensor) -> float:
     """Root mean square difference over samples and elements."""
     return float((x.double() - reference).square().mean().sqrt())
-
-
-def _code_digest(process_type: type[NoiseProcess]) -> str:
-    modules = [inspect.getsource(module) for module in SOURCES]
-    return digest([*modules, inspect.getsource(process_type)])
 
 
 def _data(name: str) -> bytes:
@@ -187,17 +199,19 @@ def _fashion_exact(name: str, device: str, noise_process: NoiseProcess) -> Probl
         images = torch.from_numpy(arrays["images"]).double()[:, None] / 127.5 - 1
         labels = torch.from_numpy(arrays["labels"]).long()
     denoiser = MixtureDenoiser(noise_process, images, 0.2, labels=labels).to(device)
+    fingerprint = digest([content])
     return Problem(
-        name, denoiser, denoiser.shape, digest([content]), denoiser.num_classes, device=device
-    )
+        name, denoiser, denoiser.shape, fingerprint, denoiser.num_classes,
+        mixture_models(denoiser, fingerprint), device=device,
+    )  # fmt: skip
 
 
 def _fashion(name: str, device: str, noise_process: NoiseProcess) -> Problem:
     denoiser = bundled_denoiser(noise_process, device)
-    classes = fashion.NUM_CLASSES
     return Problem(
-        name, denoiser, (1, 28, 28), weights_sha256(), classes, exact=False, device=device
-    )
+        name, denoiser, (1, 28, 28), weights_sha256(), NUM_CLASSES,
+        fashion_models(noise_process, device), exact=False, device=device,
+    )  # fmt: skip
 
 
 PROBLEMS: dict[str, Callable[[str, str], Problem]] = {

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had one guidance, and neither forward rows nor other costs
 # name in results -> (title, direction of better, format)
 METRICS: dict[str, tuple[str, str, str]] = {
     "rmse": ("RMSE to the reference", "lower", ".4f"),
@@ -22,6 +22,7 @@ METRICS: dict[str, tuple[str, str, str]] = {
     "accuracy": ("Class accuracy", "higher", ".3f"),
 }
 PEER_PREFIX = "diffusers:"
+EXTRA_COSTS = ("backward_rows", "classifier_rows")
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,30 @@ class Row:
         sampler: a spec, the file name of a saved plan, or a peer.
         nfe: network calls asked for.
         calls: network calls counted, the mean over batches where the solver chooses.
+        rows: forward rows of networks for each sample, those of weak models included.
         seed, n, problem, guidance: what was drawn.
         metrics: values by name, see ``METRICS``.
         seconds: for all n samples, without warm-up.
+        backward_rows: rows differentiated through the network, for each sample.
+        classifier_rows: forward passes of classifiers, for each sample.
     """
 
     sampler: str
     nfe: int
     calls: int | float
+    rows: int | float
     seed: int
     n: int
     problem: str
     guidance: str
     metrics: dict[str, float]
     seconds: float
+    backward_rows: int | float = 0
+    classifier_rows: int | float = 0
+
+    def table(self) -> dict[str, Any]:
+        """The fields by name, without costs of which there are none."""
+        return {k: v for k, v in vars(self).items() if v or k not in EXTRA_COSTS}
 
 
 @dataclass
@@ -53,40 +64,73 @@ class Results:
     """Rows, the environment, and the first images of each sampler for a look.
 
     Attributes:
-        env: versions, device, and the reference's own scores under ``reference`` and ``floor``.
-        rows: in the order they were asked for.
-        images: the first samples by (sampler, nfe), in [-1, 1]; empty unless they are images.
-        reference_images: the same samples of the reference.
+        env: versions, device, the references' own scores by guidance under ``reference``, and those
+            of real images under ``floor``.
+        rows: in the order they were asked for: by guidance, sampler and calls.
+        images: the first samples by (guidance, sampler, nfe), in [-1, 1]; empty unless they are
+            images.
+        reference_images: the same samples of the references, by guidance.
     """
 
     env: dict[str, Any]
     rows: list[Row]
-    images: dict[tuple[str, int], Tensor] = field(default_factory=dict)
-    reference_images: Tensor | None = None
+    images: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
+    reference_images: dict[str, Tensor] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        table = {"schema": SCHEMA, "env": self.env, "rows": [vars(row) for row in self.rows]}
+        table = {"schema": SCHEMA, "env": self.env, "rows": [row.table() for row in self.rows]}
         return json.dumps(table, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Results":
+        """What :meth:`to_json` wrote, now or in schema 1; without images.
+
+        Raises:
+            ValueError: for another schema.
+        """
+        table = json.loads(text)
+        if table.get("schema") not in (1, SCHEMA):
+            raise ValueError(f"results of schema {table.get('schema')!r}; known: 1 and {SCHEMA}")
+        env, rows = table["env"], table["rows"]
+        if table["schema"] == 1:
+            rows = [{"rows": _old_rows(row), **row} for row in rows]
+            if "reference" in env:
+                env["reference"] = {rows[0]["guidance"]: env["reference"]}
+        return cls(env, [Row(**row) for row in rows])
+
+    @property
+    def guidance(self) -> list[str]:
+        """Every guidance that was run, in order."""
+        return list(dict.fromkeys(row.guidance for row in self.rows))
 
     def to_csv(self) -> str:
         """A column for each metric that any row has."""
         names = [m for m in METRICS if any(m in row.metrics for row in self.rows)]
+        costs = [name for name in EXTRA_COSTS if any(getattr(row, name) for row in self.rows)]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        fixed = ["sampler", "nfe", "calls", "seed", "n", "problem", "guidance"]
+        fixed = ["sampler", "nfe", "calls", "rows", *costs, "seed", "n", "problem", "guidance"]
         writer.writerow([*fixed, *names, "seconds"])
         for row in self.rows:
             values = [row.metrics.get(name, "") for name in names]
             writer.writerow([*(getattr(row, key) for key in fixed), *values, f"{row.seconds:.4f}"])
         return text.getvalue()
 
-    def metric(self, name: str) -> dict[str, dict[int, float]]:
-        """Values of a metric by sampler and calls asked for."""
+    def metric(self, name: str, guidance: str | None = None) -> dict[str, dict[int, float]]:
+        """Values of a metric by sampler and calls asked for, under a guidance (the first)."""
         found: dict[str, dict[int, float]] = {}
+        guidance = self.guidance[0] if guidance is None else guidance
         for row in self.rows:
-            if name in row.metrics:
+            if row.guidance == guidance and name in row.metrics:
                 found.setdefault(row.sampler, {})[row.nfe] = row.metrics[name]
         return found
+
+
+def _old_rows(row: dict[str, Any]) -> int | float:
+    """Forward rows of a row of schema 1, where ``cfg:SCALE`` was the only guidance."""
+    scale = row["guidance"].removeprefix("cfg:")
+    calls: int | float = row["calls"]
+    return calls if scale == "none" or float(scale) == 1 else 2 * calls
 
 
 def check_writable(folder: Path) -> None:

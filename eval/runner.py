@@ -1,26 +1,28 @@
 """The benchmark: samplers against the fine solution from the same starts.
 
-Batches are the outer loop, so that each one's noise and reference are made once and memory does not
-grow with n; every sampler sees exactly the same states.
+Batches are the outer loop, so that each one's noise and references are made once and memory does
+not grow with n; every sampler sees exactly the same states under every guidance.
 """
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fewstep.eval.features import Judge, Scores, judge_for
+from fewstep.eval.guides import Meter, WrittenGuidance, read_guidance, split_guidance
 from fewstep.eval.jobs import Batch, Job, make_jobs, make_peer_jobs, split_specs
 from fewstep.eval.problems import Problem, load_problem
-from fewstep.eval.reference import CountingDenoiser, fine_reference
+from fewstep.eval.reference import fine_reference
 from fewstep.eval.results import Results, Row, check_writable
 from fewstep.eval.setup import Bench, compiled, environment, resolve_device
-from fewstep.guidance import CFG, parse_guidance
+from fewstep.guidance import Counters
 
 BATCH_ELEMENTS = 128 * 784
+REFERENCE_CALLS = 60  # for the progress bar
 SHOWN = 12  # samples kept for the picture
 Progress = Callable[[int, int, str], None]  # (work done, work in total, what runs now)
 
@@ -31,28 +33,48 @@ class Tally:
 
     job: Job
     scores: Scores = field(default_factory=Scores)
-    calls: int = 0
+    counters: Counters = field(default_factory=Counters)
     batches: int = 0
     seconds: float = 0.0
     images: Tensor | None = None
 
-    def row(self, bench: Bench) -> Row:
-        mean = self.calls / self.batches
-        calls = int(mean) if mean == int(mean) else round(mean, 2)
+    def row(self, bench: Bench, guidance: str) -> Row:
+        cost, calls = self.counters, self.counters.calls / self.batches
         return Row(
-            self.job.sampler, self.job.nfe or round(mean), calls, bench.seed, bench.n,
-            bench.problem, bench.guidance, self.scores.result(), round(self.seconds, 4),
+            self.job.sampler, self.job.nfe or round(calls), _short(calls),
+            _short(cost.rows / bench.n), bench.seed, bench.n, bench.problem, guidance,
+            self.scores.result(), round(self.seconds, 4), _short(cost.backward_rows / bench.n),
+            _short(cost.classifier_rows / bench.n),
         )  # fmt: skip
+
+
+def _short(mean: float) -> int | float:
+    return int(mean) if mean == int(mean) else round(mean, 2)
+
+
+@dataclass
+class Case:
+    """One guidance: its jobs, and what its reference scores if it has one."""
+
+    guidance: WrittenGuidance
+    tallies: list[Tally]
+    of_reference: Scores = field(default_factory=Scores)
+    shown: Tensor | None = None
+
+    @property
+    def work(self) -> int:
+        """Calls for each sample, about."""
+        own = sum(tally.job.nfe or 50 for tally in self.tallies)
+        return own + REFERENCE_CALLS * self.guidance.has_reference
 
 
 def batches(problem: Problem, bench: Bench) -> Iterator[Batch]:
     """The starts, in pieces of bounded size; exact problems in float64."""
-    dtype = torch.float64 if problem.exact else torch.float32
     size = max(1, min(4096, BATCH_ELEMENTS // int(torch.Size(problem.shape).numel())))
     labels = problem.labels(bench.n)
     for start in range(0, bench.n, size):
         rows = slice(start, min(start + size, bench.n))
-        noise = problem.initial_noise(rows.stop - start, bench.seed, dtype, first=start)
+        noise = problem.initial_noise(rows.stop - start, bench.seed, problem.dtype, first=start)
         # Far from the small integers that seed the starts.
         seeds = [bench.seed * 2**32 + 2**24 + i for i in range(rows.start, rows.stop)]
         yield Batch(noise, None if labels is None else labels[rows], seeds)
@@ -72,23 +94,17 @@ def run_bench(
         progress: told how far it is.
 
     Raises:
-        ValueError: for an unknown name, a sampler that does not fit, or a folder that cannot be
-            written.
+        ValueError: for an unknown name, a sampler or guidance that does not fit, or a folder that
+            cannot be written.
         FileNotFoundError: if bundled weights or a saved plan are missing.
     """
     bench = bench or Bench()
     if out is not None:
         check_writable(Path(out))
     problem = load_problem(bench.problem, resolve_device(bench.device))
-    guidance = parse_guidance(bench.guidance)
-    if guidance is not None and not problem.num_classes:
-        raise ValueError(
-            f"problem {problem.name!r} has no classes to guide by; use --guidance none"
-        )
-    jobs = make_jobs(split_specs(bench.samplers), problem.process, sorted(set(bench.nfe)))
-    if bench.peers == "diffusers":
-        jobs += make_peer_jobs(problem.process, sorted(set(bench.nfe)))
-    results = _run(bench, problem, guidance, jobs, progress or (lambda done, total, text: None))
+    sampled = compiled(problem) if bench.compile else problem
+    cases = _cases(bench, sampled)
+    results = _run(bench, problem, sampled, cases, progress or (lambda done, total, text: None))
     if out is not None:
         from fewstep.eval.report import write_report
 
@@ -96,72 +112,99 @@ def run_bench(
     return results
 
 
+def _cases(bench: Bench, problem: Problem) -> list[Case]:
+    """Everything that will run, built and checked."""
+    cases, nfe = [], sorted(set(bench.nfe))
+    for text in split_guidance(bench.guidance):
+        guidance = read_guidance(text, problem)
+        specs, expression = split_specs(bench.samplers), guidance.expression
+        jobs = make_jobs(specs, problem.process, nfe, expression)
+        if bench.peers == "diffusers":
+            jobs += make_peer_jobs(problem.process, nfe, expression)
+        cases.append(Case(guidance, [Tally(job) for job in jobs]))
+    return cases
+
+
 def _run(
-    bench: Bench, problem: Problem, guidance: CFG | None, jobs: list[Job], progress: Progress
+    bench: Bench, problem: Problem, sampled: Problem, cases: list[Case], progress: Progress
 ) -> Results:
-    sampled = compiled(problem) if bench.compile else problem
     judge = judge_for(problem)
-    tallies, of_reference = [Tally(job) for job in jobs], Scores()
-    shown: Tensor | None = None
-    work = [job.nfe or 50 for job in jobs]
-    done, total, warm = 0, bench.n * (sum(work) + 60), set[int]()
+    done, total, warm = 0, bench.n * sum(case.work for case in cases), set[int]()
     for batch in batches(problem, bench):
         size = len(batch.noise)
-        progress(done, total, "reference")
-        reference = fine_reference(problem, batch.noise, batch.labels, guidance)
-        judged = _judge(judge, reference)
-        of_reference.add(reference, reference, batch.labels, judged)
-        shown = reference[:SHOWN].cpu() if shown is None else shown
-        done += 60 * size
         if size not in warm:
-            _warm_up(sampled, guidance, batch)
+            for case in cases:
+                _warm_up(sampled, case, batch)
             warm.add(size)
-        for tally, weight in zip(tallies, work, strict=True):
-            progress(done, total, f"{tally.job.sampler}, {tally.job.nfe or 'own'} calls")
-            x = _timed(tally, sampled, guidance, batch)
-            features = None if judged is None else judged[0]
-            tally.scores.add(x, reference, batch.labels, _judge(judge, x), features)
-            tally.images = x[:SHOWN].cpu() if tally.images is None else tally.images
-            done += weight * size
+        for case in cases:
+            told = f"reference, guidance {case.guidance.text}"
+            progress(done, total, told)
+            reference, features = _reference(case, problem, batch, judge)
+            done += REFERENCE_CALLS * size * case.guidance.has_reference
+            for tally in case.tallies:
+                progress(done, total, f"{tally.job.sampler}, {tally.job.nfe or 'own'} calls")
+                x = _timed(tally, sampled, case, batch)
+                judged = None if judge is None else judge(x)
+                tally.scores.add(x, reference, batch.labels, judged, features)
+                tally.images = x[:SHOWN].cpu() if tally.images is None else tally.images
+                done += (tally.job.nfe or 50) * size
     progress(total, total, "done")
-    scores = of_reference.result()
-    scores = {name: value for name, value in scores.items() if "rmse" not in name}
-    results = Results(environment(bench, problem, scores), [t.row(bench) for t in tallies])
-    if len(problem.shape) == 3:
-        results.reference_images = shown
-        results.images = {
-            (row.sampler, row.nfe): tally.images
-            for row, tally in zip(results.rows, tallies, strict=True)
-            if tally.images is not None
-        }
+    return _results(bench, problem, cases, judged=judge is not None)
+
+
+def _reference(
+    case: Case, problem: Problem, batch: Batch, judge: Judge | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The reference of a batch and its features, where there is one."""
+    if not case.guidance.has_reference:
+        return None, None
+    found = fine_reference(problem, batch.noise, batch.labels, case.guidance.expression)
+    case.shown = found[:SHOWN].cpu() if case.shown is None else case.shown
+    if judge is None:
+        return found, None
+    judged = judge(found)
+    case.of_reference.add(found, None, batch.labels, judged)
+    return found, judged[0]
+
+
+def _results(bench: Bench, problem: Problem, cases: list[Case], *, judged: bool) -> Results:
+    scores = {
+        case.guidance.text: case.of_reference.result()
+        for case in cases
+        if judged and case.guidance.has_reference
+    }
+    results = Results(environment(bench, problem, scores, judged=judged), [])
+    for case in cases:
+        text = case.guidance.text
+        rows = [tally.row(bench, text) for tally in case.tallies]
+        results.rows += rows
+        if len(problem.shape) < 3:
+            continue
+        if case.shown is not None:
+            results.reference_images[text] = case.shown
+        for row, tally in zip(rows, case.tallies, strict=True):
+            if tally.images is not None:
+                results.images[text, row.sampler, row.nfe] = tally.images
     return results
 
 
-def _judge(judge: Judge | None, x: Tensor) -> tuple[Tensor, Tensor] | None:
-    return None if judge is None else judge(x)
-
-
-def _guided(problem: Problem, guidance: CFG | None) -> tuple[Problem, CountingDenoiser]:
-    counter = CountingDenoiser(problem.denoiser)
-    return replace(problem, denoiser=guidance.wrap(counter) if guidance else counter), counter
-
-
-def _timed(tally: Tally, problem: Problem, guidance: CFG | None, batch: Batch) -> Tensor:
-    guided, counter = _guided(problem, guidance)
+def _timed(tally: Tally, problem: Problem, case: Case, batch: Batch) -> Tensor:
+    meter = Meter(case.guidance.expression)
     _synchronise(problem.device)
     started = time.perf_counter()
-    x = tally.job.run(guided, batch)
+    x = tally.job.run(problem, batch, meter)
     _synchronise(problem.device)
     tally.seconds += time.perf_counter() - started
-    tally.calls += counter.calls
+    for name, cost in vars(meter.counters).items():
+        setattr(tally.counters, name, getattr(tally.counters, name) + cost)
     tally.batches += 1
     return x
 
 
 @torch.no_grad()
-def _warm_up(problem: Problem, guidance: CFG | None, batch: Batch) -> None:
-    guided, _ = _guided(problem, guidance)
-    guided.denoiser(batch.noise, problem.start_level, batch.labels)
+def _warm_up(problem: Problem, case: Case, batch: Batch) -> None:
+    guided = Meter(case.guidance.expression).wrap(problem.denoiser, batch.seeds)
+    guided(batch.noise, problem.start_level, batch.labels)
 
 
 def _synchronise(device: str) -> None:

@@ -10,8 +10,8 @@ import torch
 
 import fewstep
 from fewstep.eval.features import fd_floor
+from fewstep.eval.guides import split_guidance
 from fewstep.eval.problems import Problem
-from fewstep.guidance import parse_guidance
 from fewstep.models.adapters import EDMDenoiser
 from fewstep.samplers import DEFAULT_SPECS
 
@@ -26,7 +26,8 @@ class Bench:
         nfe: network calls, each >= 1.
         n: samples, >= 2.
         seed: of the starting noise.
-        guidance: ``none`` or ``cfg:SCALE``.
+        guidance: as ``parse_guidance`` reads it, one text or several, or several in one separated
+            by ``;``. Each sampler runs under each.
         peers: ``none`` or ``diffusers``.
         device: a torch device, or ``auto``: CUDA where there is one.
         compile: whether the network goes through ``torch.compile``.
@@ -40,7 +41,7 @@ class Bench:
     nfe: Sequence[int] = (5, 8, 10, 20)
     n: int = 512
     seed: int = 0
-    guidance: str = "none"
+    guidance: str | Sequence[str] = "none"
     peers: str = "none"
     device: str = "auto"
     compile: bool = False
@@ -54,7 +55,8 @@ class Bench:
             raise ValueError(f"seed must not be negative, got {self.seed}")
         if self.peers not in ("none", "diffusers"):
             raise ValueError(f"peers must be none or diffusers, got {self.peers!r}")
-        parse_guidance(self.guidance)
+        if not split_guidance(self.guidance):
+            raise ValueError("guidance is empty; write none, or for example cfg:3")
 
 
 def resolve_device(name: str) -> str:
@@ -83,13 +85,22 @@ def compiled(problem: Problem) -> Problem:
     if not isinstance(denoiser, EDMDenoiser):
         raise ValueError(f"problem {problem.name!r} has no network to compile; leave out --compile")
     net: Any = torch.compile(denoiser.net)
-    return replace(
-        problem, denoiser=EDMDenoiser(net, denoiser.process, null_class=denoiser.null_class)
+    wrapped = EDMDenoiser(
+        net, denoiser.process, null_class=denoiser.null_class, num_classes=denoiser.num_classes
     )
+    return replace(problem, denoiser=wrapped)
 
 
-def environment(bench: Bench, problem: Problem, reference: dict[str, float]) -> dict[str, Any]:
-    """What a result depends on, and the scores of the reference and of real images."""
+def environment(
+    bench: Bench, problem: Problem, reference: dict[str, dict[str, float]], *, judged: bool
+) -> dict[str, Any]:
+    """What a result depends on, and the scores of the references and of real images.
+
+    Args:
+        bench, problem: what was run.
+        reference: scores by guidance.
+        judged: whether there are scores of images.
+    """
     env: dict[str, Any] = {
         "fewstep": fewstep.__version__,
         **{name: version(name) for name in ("torch", "diffusers", "numpy")},
@@ -100,7 +111,7 @@ def environment(bench: Bench, problem: Problem, reference: dict[str, float]) -> 
         "compile": bench.compile,
         "fingerprint": problem.fingerprint,
     }
-    if reference:
+    if judged:
         env["reference"] = reference
         env["floor"] = {"fd_fashion": fd_floor(bench.n)}
     return env

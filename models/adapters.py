@@ -1,59 +1,23 @@
-r"""Denoisers around networks: whatever a network predicts, they return the data prediction x0.
-
-At x = alpha x0 + sigma eps the four usual predictions are related by
-
-=================== ========================= ========================================
-prediction type     the network's output      x0
-=================== ========================= ========================================
-``epsilon``         eps                       (x - sigma eps) / alpha
-``sample``          x0                        itself
-``v_prediction``    alpha eps - sigma x0      (alpha x - sigma v) / (alpha^2 + sigma^2)
-``flow_prediction`` eps - x0                  (x - sigma v) / (alpha + sigma)
-=================== ========================= ========================================
-
-(v: Salimans and Ho, arXiv:2202.00512, appendix D; flow: Lipman et al., arXiv:2210.02747.) The
-denominators are 1 for a variance-preserving process and for a flow.
-"""
+"""Denoisers around networks: whatever a network predicts, they return the data prediction x0."""
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from fewstep.models.prediction import PredictionType, check_prediction_type, to_data
 from fewstep.schedules import NoiseProcess
 from fewstep.types import Level
 
-PredictionType = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
-
-
-def to_data(output: Tensor, x: Tensor, level: Level, prediction_type: PredictionType) -> Tensor:
-    """The data prediction x0 from a network's output at ``x``; shapes are equal.
-
-    Raises:
-        ValueError: for an unknown type, or epsilon where alpha = 0 (it does not determine x0).
-    """
-    alpha, sigma = level.alpha, level.sigma
-    if prediction_type == "sample":
-        return output
-    if prediction_type == "v_prediction":
-        return (alpha * x - sigma * output) / (alpha**2 + sigma**2)
-    if prediction_type == "flow_prediction":
-        return (x - sigma * output) / (alpha + sigma)
-    if prediction_type != "epsilon":
-        raise ValueError(_unknown(prediction_type))
-    if alpha == 0:
-        raise ValueError(
-            f"an epsilon prediction says nothing about the data at time {level.time:g}, where "
-            "alpha = 0; zero terminal SNR needs a network trained with v_prediction"
-        )
-    return (x - sigma * output) / alpha
-
-
-def _unknown(prediction_type: str) -> str:
-    known = ", ".join(get_args(PredictionType))
-    return f"unknown prediction_type {prediction_type!r}; known: {known}"
+__all__ = [
+    "CallableDenoiser",
+    "DiffusersDenoiser",
+    "EDMDenoiser",
+    "PredictionType",
+    "to_data",
+]
 
 
 def _module_dtype(model: Any, default: torch.dtype) -> torch.dtype:
@@ -63,6 +27,12 @@ def _module_dtype(model: Any, default: torch.dtype) -> torch.dtype:
             if parameter.is_floating_point():
                 return parameter.dtype
     return default
+
+
+def _module(model: Any) -> nn.Module | None:
+    # Code that torch.compile made does not see hooks that are set later.
+    compiled = hasattr(model, "_orig_mod")
+    return model if isinstance(model, nn.Module) and not compiled else None
 
 
 def _times(x: Tensor, time: float) -> Tensor:
@@ -97,6 +67,7 @@ class DiffusersDenoiser:
         uncond: condition of the unconditional prediction: a label, an embedding of one row, or a
             dict of them; None leaves the keyword out.
         time_scale: factor on the process's time (Flux is told sigma: 0.001).
+        num_classes: how many classes its labels name; None if not known, or without labels.
 
     Raises:
         ValueError: for an unknown prediction type, or a signature without a sample or a time.
@@ -111,17 +82,22 @@ class DiffusersDenoiser:
         cond_key: str | None = None,
         uncond: Any = None,
         time_scale: float = 1.0,
+        num_classes: int | None = None,
     ) -> None:
-        if prediction_type not in get_args(PredictionType):
-            raise ValueError(_unknown(prediction_type))
+        check_prediction_type(prediction_type)
         self.model, self.process, self.prediction_type = model, process, prediction_type
-        self.uncond, self.time_scale = uncond, time_scale
+        self.uncond, self.time_scale, self.num_classes = uncond, time_scale, num_classes
         plain = getattr(model, "_orig_mod", model)  # torch.compile hides the signature
         names = inspect.signature(getattr(plain, "forward", plain)).parameters
         self._x_key = _first(names, ("sample", "hidden_states", "x"), "the noisy sample")
         self._time_key = _first(names, ("timestep", "timesteps", "t"), "the time")
         self._options = {"return_dict": False} if "return_dict" in names else {}
         self._cond_key = cond_key or _guess_cond_key(names)
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The module with the weights, whose parts can be hooked; None for functions."""
+        return _module(self.model)
 
     def __call__(self, x: Tensor, level: Level, cond: Any = None) -> Tensor:
         dtype = _module_dtype(self.model, x.dtype)
@@ -191,12 +167,24 @@ class EDMDenoiser:
         process: which levels are sampled.
         null_class: integer label of the unconditional prediction; networks that take one-hot
             labels are given zeros.
+        num_classes: how many classes its labels name; None if not known.
     """
 
     def __init__(
-        self, net: Callable[..., Tensor], process: NoiseProcess, *, null_class: int | None = None
+        self,
+        net: Callable[..., Tensor],
+        process: NoiseProcess,
+        *,
+        null_class: int | None = None,
+        num_classes: int | None = None,
     ) -> None:
-        self.net, self.process, self.null_class = net, process, null_class
+        self.net, self.process = net, process
+        self.null_class, self.num_classes = null_class, num_classes
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The module with the weights, whose parts can be hooked; None for functions."""
+        return _module(self.net)
 
     def __call__(self, x: Tensor, level: Level, cond: Tensor | None = None) -> Tensor:
         """The data prediction, of the shape and dtype of ``x``.
@@ -238,10 +226,14 @@ class CallableDenoiser:
         prediction_type: PredictionType = "sample",
         passes: Literal["time", "level"] = "time",
     ) -> None:
-        if prediction_type not in get_args(PredictionType):
-            raise ValueError(_unknown(prediction_type))
+        check_prediction_type(prediction_type)
         self.fn, self.process = fn, process
         self.prediction_type, self.passes = prediction_type, passes
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The module with the weights, whose parts can be hooked; None for functions."""
+        return _module(self.fn)
 
     def __call__(self, x: Tensor, level: Level, cond: Any = None) -> Tensor:
         where = level if self.passes == "level" else _times(x, level.time)

@@ -1,4 +1,4 @@
-"""Loads the bundled Fashion-MNIST networks (`train_fashion.py` made them)."""
+"""Loads the bundled Fashion-MNIST networks (`train_fashion` and `train_minority` made them)."""
 
 import hashlib
 from importlib.resources import files
@@ -9,25 +9,39 @@ from torch import nn
 
 from fewstep.models.adapters import EDMDenoiser
 from fewstep.models.classifier import FashionClassifier
-from fewstep.models.fashion import NULL_CLASS, FashionEDM
+from fewstep.models.fashion import NULL_CLASS, NUM_CLASSES, FashionEDM, weak_edm
+from fewstep.models.rarity import EDMClassifier, RarityClassifier
 from fewstep.schedules import VE, NoiseProcess
+
+# The weight files, and the commands that make them.
+COMMANDS = {
+    "fashion": "train_fashion denoiser",
+    "classifier": "train_fashion classifier",
+    "fashion_weak": "train_fashion weak",
+    "minority": "train_minority classifier",
+}
 
 
 def _read_weights(name: str) -> bytes:
     resource = files("fewstep.models") / "weights" / f"{name}.safetensors"
+    if name not in COMMANDS:
+        raise ValueError(f"unknown weights {name!r}; known: {', '.join(COMMANDS)}")
     if not resource.is_file():
-        command = {"fashion": "denoiser"}.get(name, name)
         raise FileNotFoundError(
             f"the bundled weights {resource} are missing; reinstall fewstep, or train them with "
-            f"python -m fewstep.models.train_fashion {command}"
+            f"python -m fewstep.models.{COMMANDS[name]}"
         )
     return resource.read_bytes()
 
 
 def weights_sha256(name: str = "fashion") -> str:
-    """SHA-256 of a bundled weight file, ``"fashion"`` or ``"classifier"``, as hex digits.
+    """SHA-256 of a bundled weight file, as hex digits.
+
+    Args:
+        name: ``"fashion"``, ``"classifier"``, ``"fashion_weak"`` or ``"minority"``.
 
     Raises:
+        ValueError: for another name.
         FileNotFoundError: if the file is missing.
     """
     return hashlib.sha256(_read_weights(name)).hexdigest()
@@ -55,7 +69,35 @@ def bundled_denoiser(
     """
     net = FashionEDM()
     _load(net, "fashion", device)
-    return EDMDenoiser(net, process if process is not None else VE(), null_class=NULL_CLASS)
+    return _edm_denoiser(net, process)
+
+
+def bundled_weak_denoiser(
+    process: NoiseProcess | None = None, device: str | torch.device = "cpu"
+) -> EDMDenoiser:
+    """The denoiser that autoguidance leads away from: smaller, and trained for a short time.
+
+    It predicts what `bundled_denoiser` predicts, of the same inputs, but worse.
+
+    Args:
+        process: that of the denoiser it guides; EDM's VE by default.
+        device: where the network goes.
+
+    Raises:
+        FileNotFoundError: if the weights are missing.
+
+    Reference:
+        Karras et al. 2024, arXiv:2406.02507.
+    """
+    net = weak_edm()
+    _load(net, "fashion_weak", device)
+    return _edm_denoiser(net, process)
+
+
+def _edm_denoiser(net: FashionEDM, process: NoiseProcess | None) -> EDMDenoiser:
+    return EDMDenoiser(
+        net, VE() if process is None else process, null_class=NULL_CLASS, num_classes=NUM_CLASSES
+    )
 
 
 def bundled_classifier(device: str | torch.device = "cpu") -> FashionClassifier:
@@ -67,3 +109,24 @@ def bundled_classifier(device: str | torch.device = "cpu") -> FashionClassifier:
     net = FashionClassifier()
     _load(net, "classifier", device)
     return net
+
+
+def bundled_minority_classifier(device: str | torch.device = "cpu") -> EDMClassifier:
+    """The noise-conditioned classifier of rarity for minority guidance, in float32.
+
+    Called as ``(x, level, cond=None)``, it returns logits (n, 100): 0 the commonest hundredth of
+    the training images of a class, 99 the rarest. ``cond`` is as for `bundled_denoiser`; the level
+    may be of any process with a signal.
+
+    Args:
+        device: where the network goes.
+
+    Raises:
+        FileNotFoundError: if the weights are missing.
+
+    Reference:
+        Um, Lee and Ye 2024, arXiv:2301.12334; our own network and data, see the model card.
+    """
+    net = RarityClassifier()
+    _load(net, "minority", device)
+    return EDMClassifier(net)

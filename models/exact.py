@@ -138,6 +138,18 @@ class MixtureDenoiser:
         """(n, K) probabilities that each sample came from each component."""
         return self._logits(x, level, cond).softmax(dim=1).to(x.dtype)
 
+    def class_log_probs(self, x: Tensor, level: Level) -> Tensor:
+        """(n, num_classes) log posterior probabilities of the classes, differentiable by x.
+
+        Raises:
+            ValueError: without classes.
+        """
+        if self.labels is None:
+            raise ValueError("this mixture has no classes; pass labels=")
+        logits = self._logits(x, level, None).log_softmax(dim=1)
+        parts = [logits[:, self.labels == k].logsumexp(1) for k in range(self.num_classes)]
+        return torch.stack(parts, dim=1).to(x.dtype)
+
     def denoise(self, x: Tensor, level: Level, cond: Tensor | None = None) -> Tensor:
         """E[x0 | x], of the shape and dtype of ``x`` (n, ...), in pieces of bounded memory."""
         rows = max(1, CHUNK_ELEMENTS // len(self.means))

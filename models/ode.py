@@ -10,12 +10,16 @@ It follows from dy/drho = (y - D) / rho for y = x / alpha. w is 0 at rho = inf, 
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fewstep.schedules import NoiseProcess
+from fewstep.schedules.breaks import within
 from fewstep.types import Denoiser, Level
 
 
@@ -26,16 +30,24 @@ def level_at(process: NoiseProcess, rho: float) -> Level:
 
 
 class FlowField:
-    """dz/dw of the module docstring; counts its evaluations in ``calls``."""
+    """dz/dw of the module docstring; counts the evaluations in ``calls``.
+
+    ``step_rho`` is that of the levels at which the denoiser is asked.
+    """
 
     def __init__(self, denoiser: Denoiser, cond: object = None) -> None:
         self.denoiser, self.cond, self.calls = denoiser, cond, 0
+        self.step_rho: float | None = None
 
     def __call__(self, w: Tensor, z: Tensor) -> Tensor:
-        self.calls += 1
         level = level_at(self.denoiser.process, ratio_at(float(w)))
         x = math.hypot(level.alpha, level.sigma) * z
-        return -math.tanh(float(w)) * z - self.denoiser(x, level, self.cond)
+        return -math.tanh(float(w)) * z - self.denoise(x, level)
+
+    def denoise(self, x: Tensor, level: Level) -> Tensor:
+        """The denoiser's answer."""
+        self.calls += 1
+        return self.denoiser(x, replace(level, step_rho=self.step_rho), self.cond)
 
 
 def ratio_at(w: float) -> float:
@@ -52,6 +64,7 @@ def reference_solution(
     method: str = "dopri8",
     tolerance: float = 1e-6,
     rho_end: float | None = None,
+    breakpoints: Sequence[float] = (),
 ) -> tuple[Tensor, int]:
     """Solves the probability-flow ODE from the start of the denoiser's process to sigma -> 0.
 
@@ -65,6 +78,9 @@ def reference_solution(
         rho_end: ratio where the integration ends and a last call predicts x0, with an error of
             order ``rho_end^2``; by default a hundredth of the least trained ratio. Networks should
             not be asked below ``process.rho_min``.
+        breakpoints: ratios where the denoiser may jump, as guidance that is switched on there. The
+            solver starts anew at each, and asks for a whole piece as one step of a sampler does:
+            with ``Level.step_rho`` where the piece begins.
 
     Returns:
         The samples (n, ...) and the number of denoiser calls.
@@ -75,10 +91,12 @@ def reference_solution(
     process = denoiser.process
     rho_end = 0.01 * process.rho_min if rho_end is None else rho_end
     start, end = level_at(process, process.rho_max), level_at(process, rho_end)
-    span = -np.arcsinh(1 / np.array([process.rho_max, rho_end]))
+    inside = within((process.rho_max, rho_end), breakpoints)
     field = FlowField(denoiser, cond)
-    times = torch.as_tensor(span, dtype=torch.float64, device=noise.device)
     z = noise / math.hypot(start.alpha, start.sigma)
-    z = odeint(field, z, times, method=method, rtol=tolerance, atol=tolerance)[-1]
-    x0 = denoiser(math.hypot(end.alpha, end.sigma) * z, end, cond)
-    return x0, field.calls + 1
+    for piece in pairwise([process.rho_max, *inside, rho_end]):
+        field.step_rho = piece[0] if inside else None
+        span = -np.arcsinh(1 / np.array(piece))
+        times = torch.as_tensor(span, dtype=torch.float64, device=noise.device)
+        z = odeint(field, z, times, method=method, rtol=tolerance, atol=tolerance)[-1]
+    return field.denoise(math.hypot(end.alpha, end.sigma) * z, end), field.calls

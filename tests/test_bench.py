@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewstep.eval import report, runner
+from fewstep.eval import pictures, runner
+from fewstep.eval.guides import Meter
 from fewstep.eval.jobs import Batch, all_specs, make_jobs, split_specs
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.eval.reference import CountingDenoiser, fine_reference
 from fewstep.eval.results import Results, Row, check_writable
 from fewstep.eval.runner import run_bench
 from fewstep.eval.setup import Bench
+from fewstep.eval.tables import best_of_grids, table
 from fewstep.guidance import CFG
 from fewstep.samplers import DEFAULT_SPECS, build_plan
 from fewstep.types import Level
@@ -35,22 +37,25 @@ def test_many_specs_in_one_value_are_no_path() -> None:
 
 def test_results_follow_the_schema(tmp_path: Path) -> None:
     run_bench(replace(SMALL, samplers=DEFAULT_SPECS), tmp_path / "out")
-    table = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert list(table) == ["schema", "env", "rows"]
-    assert table["schema"] == 1
-    assert {"fewstep", "torch", "diffusers", "device", "threads"} <= set(table["env"])
-    assert len(table["rows"]) == 2 * len(DEFAULT_SPECS)
-    for row in table["rows"]:
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(written) == ["schema", "env", "rows"]
+    assert written["schema"] == 2
+    assert {"fewstep", "torch", "diffusers", "device", "threads"} <= set(written["env"])
+    assert len(written["rows"]) == 2 * len(DEFAULT_SPECS)
+    for row in written["rows"]:
         assert list(row) == [
-            "sampler", "nfe", "calls", "seed", "n", "problem", "guidance", "metrics", "seconds",
+            "sampler", "nfe", "calls", "rows", "seed", "n", "problem", "guidance", "metrics",
+            "seconds",
         ]  # fmt: skip
-        assert row["calls"] == row["nfe"]
+        assert row["calls"] == row["rows"] == row["nfe"]
         assert (row["seed"], row["n"], row["problem"], row["guidance"]) == (0, 64, "mix8", "none")
         assert row["metrics"]["rmse"] > 0
         assert row["seconds"] > 0
     with (tmp_path / "out" / "results.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert [float(line["rmse"]) for line in lines] == [r["metrics"]["rmse"] for r in table["rows"]]
+    assert [float(line["rmse"]) for line in lines] == [
+        r["metrics"]["rmse"] for r in written["rows"]
+    ]
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"results.json", "results.csv", "report.md", "rmse.png"}
 
@@ -104,7 +109,7 @@ def test_counting_sees_guidance_batched_or_not() -> None:
     x, labels = problem.initial_noise(2, dtype=torch.float64), torch.tensor([3, 4])
     counter = CountingDenoiser(problem.denoiser)
     CFG(3.0).wrap(counter)(x, problem.start_level, labels)
-    assert counter.calls == 1
+    assert (counter.calls, counter.rows) == (1, 4)
 
 
 def test_guidance_changes_the_reference(tmp_path: Path) -> None:
@@ -124,7 +129,7 @@ def test_nothing_is_left_of_a_report_that_fails(
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(report, "draw_curves", fail)
+    monkeypatch.setattr(pictures, "draw_curves", fail)
     with pytest.raises(RuntimeError, match="no ink"):
         run_bench(SMALL, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
@@ -148,8 +153,9 @@ def test_an_unwritable_folder_is_refused_before_sampling(
         ({"n": 1}, "at least 2 samples"),
         ({"seed": -1}, "seed must not be negative"),
         ({"peers": "all"}, "none or diffusers"),
-        ({"guidance": "cfg"}, "cfg:3"),
-        ({"guidance": "cfg:2"}, "has no classes"),
+        ({"guidance": "cfg"}, "write cfg:SCALE"),
+        ({"guidance": ()}, "guidance is empty"),
+        ({"guidance": "cfg:2"}, "'mix8', which has no classes: CFG needs a condition"),
         ({"problem": "mix9"}, "unknown problem 'mix9'"),
         ({"samplers": ("euler2",)}, "unknown sampler 'euler2'"),
         ({"samplers": ("dpmpp:order=0",)}, "order must be 1, 2 or 3"),
@@ -174,23 +180,24 @@ def test_specs_split_at_semicolons_and_spaces() -> None:
 
 def test_peers_are_collapsed_to_their_best_grid() -> None:
     def row(sampler: str, nfe: int, value: float) -> Row:
-        return Row(sampler, nfe, nfe, 0, 8, "mix8", "none", {"rmse": value}, 1.0)
+        return Row(sampler, nfe, nfe, nfe, 0, 8, "mix8", "none", {"rmse": value}, 1.0)
 
     rows = [
         row("ours", 5, 0.2), row("ours", 8, 0.1),
         row("diffusers:a:grid=karras", 5, 0.3), row("diffusers:a:grid=beta", 5, float("nan")),
         row("diffusers:a:grid=karras", 8, 0.09), row("diffusers:a:grid=linspace", 8, 0.05),
     ]  # fmt: skip
-    lines = report.table(Results({}, rows), "rmse")
+    lines = table(Results({}, rows), "rmse")
     assert lines[2:] == [
         "| `ours` | **0.2000** | 0.1000 |",
         "| diffusers a, best grid | 0.3000 (karras) | **0.0500** (linspace) |",
+        "| *forward rows per sample* | 5 | 8 |",
     ]
 
 
 def test_peers_run_beside_ours() -> None:
     results = run_bench(replace(SMALL, samplers=("unipc",), nfe=(8,), peers="diffusers"))
-    best = report.best_of_grids(results, "rmse")
+    best = best_of_grids(results, "rmse")
     assert len(best) == 12
     assert results.rows[0].sampler == "unipc"
     assert all(0.01 < points[8][0] < 0.5 for points in best.values())
@@ -206,7 +213,7 @@ def test_the_bundled_model_end_to_end(tmp_path: Path) -> None:
     assert fine.metrics["accuracy"] >= 0.5
     assert fine.metrics["fd_fashion"] > 0
     assert results.env["floor"]["fd_fashion"] > 0
-    assert results.images["dpmpp", 6].shape == (10, 1, 28, 28)
+    assert results.images["none", "dpmpp", 6].shape == (10, 1, 28, 28)
     text = (tmp_path / "report.md").read_text()
     assert "FD-fashion" in text
     assert "FID." not in text.replace("not an FID.", "")
@@ -222,6 +229,6 @@ def test_the_fixed_reference_of_the_network_is_fine_enough() -> None:
     found = fine_reference(problem, noise, labels, None)
     finer = make_jobs(["unipc:order=3,grid=logsnr"], problem.process, [150])[0]
     assert labels is not None
-    other = finer.run(problem, Batch(noise, labels, range(2)))
+    other = finer.run(problem, Batch(noise, labels, range(2)), Meter(None))
     # 1e-4 on 32 samples; the best samplers score 5e-3 at 20 calls.
     assert (found - other).square().mean().sqrt() < 1e-3

@@ -11,8 +11,10 @@ import torch
 
 from fewstep import __version__
 from fewstep.eval import cli
+from fewstep.eval.guided_overhead import GUIDANCE
 from fewstep.eval.overhead import SHAPES, by_hand, measure_all
 from fewstep.eval.problems import PROBLEMS
+from fewstep.guidance.parse import MODIFIERS, SOURCES
 from fewstep.samplers import SAMPLERS, Plan, build_plan
 from fewstep.schedules import Flow
 
@@ -67,6 +69,12 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
         assert entry.paper in out
         assert all(option in out for option in entry.options())
     assert all(name in out for name in [*PROBLEMS, "karras", "logsnr", "vp-cosine"])
+    guidance = out[out.index("Guidance") :].splitlines()
+    for name in (*SOURCES, *MODIFIERS):
+        (line,) = [line for line in guidance if line.split()[:1] == [name]]
+        assert "arXiv:" in line or name == "every"
+    assert "w_max=2.0" in out
+    assert "minority classifier" in out
 
 
 def test_plan_prints_and_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +99,43 @@ def test_bench_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [(row["sampler"], row["nfe"]) for row in table["rows"]] == [
         (name, nfe) for name in ("ddim", "unipc", "heun") for nfe in (4, 6)
     ]
+
+
+def test_bench_takes_guidance_in_either_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "report"
+    options = ["--problem", "fashion-exact", "--n", "4", "--nfe", "6", "--out", str(out)]
+    written = ["--guidance", "none; cfg:3|interval:0.2,2", "-g", "icg:1.4", "-g", "none"]
+    assert run("bench", "-s", "ddim", *options, *written) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "No RMSE under `icg:1.4`" in printed.out
+    assert "forward rows per sample" in printed.out
+    table = json.loads((out / "results.json").read_text())
+    texts = [row["guidance"] for row in table["rows"]]
+    assert texts == ["none", "cfg:3|interval:0.2,2", "icg:1.4"]
+    assert "samples-nfe06-1-cfg-3-interval-0.2,2.png" in {path.name for path in out.iterdir()}
+
+
+def test_warnings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--problem", "fashion-exact", "--n", "2", "--nfe", "4", "--out", str(tmp_path)]
+    assert run("bench", "-s", "unipc", "-g", "icg:1.4", *options) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: ICG draws anew")
+
+
+@needs_weights
+def test_sample_is_guided_and_says_what_it_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--n", "2", "--nfe", "4", "--out", str(tmp_path / "grid.png")]
+    assert run("sample", *options, "--guidance", "cfg:2") == 0
+    assert "4 calls, 8 forward rows an image" in capsys.readouterr().out
+    assert run("sample", *options, "--guidance", "autoguidance:2") == 0
+    assert "4 calls, 8 forward rows an image" in capsys.readouterr().out
+    assert run("sample", *options, "--guidance", "classifier:2") == 2
+    assert "needs a noisy classifier" in capsys.readouterr().err
 
 
 @needs_weights
@@ -135,9 +180,21 @@ MISTAKES = {
     "not a number": (["bench", "--n", "many"], "Invalid value for '--n'"),
     "problem": (["bench", "--problem", "mix9"], "unknown problem 'mix9'; known: mix8"),
     "process": (["plan", "ddim", "--process", "vp"], "unknown process 'vp'; known: vp-linear"),
-    "guidance": (["bench", "--guidance", "3"], "write none or cfg:SCALE"),
+    "guidance": (["bench", "--problem", "mix8", "-g", "3"], "unknown guidance '3'; sources: cfg"),
     "guidance without classes": (
-        ["bench", "--problem", "mix8", "--guidance", "cfg:3"], "use --guidance none",
+        ["bench", "--problem", "mix8", "--guidance", "cfg:3"], "'mix8', which has no classes",
+    ),
+    "no classifier": (["bench", "--problem", "mix8", "-g", "none;gfcg"], "gfcg needs a classifier"),
+    "no network": (["bench", "--problem", "fashion-exact", "-g", "tsg"], "does not fit problem"),
+    "guidance and sampler": (
+        ["bench", "--problem", "fashion-exact", "-s", "unipc", "-g", "cfg:2|cfgpp"], "sampler ddim",
+    ),
+    "guidance and dopri5": (
+        ["bench", "--problem", "fashion-exact", "-s", "dopri5", "-g", "icg:1.4"], "its own steps",
+    ),
+    "interval without a level": (
+        ["bench", "--problem", "fashion-exact", "-s", "ddim", "-g", "cfg:2|interval:1e5,1e6"],
+        "none of the sampler's levels",
     ),
     "peers": (["bench", "--peers", "k-diffusion"], "none or diffusers"),
     "peers of VE": (["bench", "--problem", "fashion-edm", "--peers", "diffusers"], "--peers none"),
@@ -187,7 +244,7 @@ def test_missing_weights_are_one_line(
 
 
 def test_a_bug_is_not_called_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.eval.commands.show_lists", lambda: {}["gone"])
+    monkeypatch.setattr("fewstep.eval.lists.show_lists", lambda: {}["gone"])
     with pytest.raises(KeyError):
         cli.main(["list"])
 
@@ -198,20 +255,24 @@ def test_an_interrupt_is_quiet(
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fewstep.eval.commands.show_lists", interrupt)
+    monkeypatch.setattr("fewstep.eval.lists.show_lists", interrupt)
     assert run("list") == 130
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
 
 
+@needs_weights
 def test_overhead_measures_every_pair(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fewstep.eval.overhead.SHAPES", {"small": (1, 2, 4, 4)})
+    monkeypatch.setattr("fewstep.eval.guided_overhead.BATCH", 2)
     for timing in measure_all(1):
         assert 0 < timing.ours < 1
         assert 0 < timing.theirs < 1
     assert run("overhead", "--repeats", "1") == 0
-    assert "UniPCMultistep" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "UniPCMultistep" in out
+    assert all(text in out for text in GUIDANCE)
 
 
 def test_passes_by_hand_touch_no_input() -> None:

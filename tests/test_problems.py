@@ -149,7 +149,8 @@ def test_reference_is_read_back_and_keyed_by_its_inputs(mix8: Problem, own_cache
     for change in (
         lambda: broken.reference(noise[:3]),
         lambda: broken.reference(noise.float()),
-        lambda: broken.reference(noise, guidance=CFG(2.0)),
+        lambda: broken.reference(noise, torch.zeros(4, dtype=torch.int64)),
+        lambda: broken.reference(noise, torch.zeros(4, dtype=torch.int64), CFG(2.0)),
         lambda: replace(broken, fingerprint="other").reference(noise),
     ):
         with pytest.raises(AssertionError, match="computed"):

@@ -1,0 +1,124 @@
+"""Time of guidance beside the network that it asks.
+
+A guided evaluation of the bundled model is run, and so are its network and classifier calls alone,
+on the very tensors that guidance packed. The two alternate, in either order, so that a slow moment
+of the machine hits both; what is shown is the median of their differences, as a share of the median
+of the bare calls. It is the thread's processor time, which other processes disturb less.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from fewstep.eval.problems import Problem, load_problem
+from fewstep.guidance import Expression, parse_guidance
+from fewstep.models.ode import level_at
+
+GUIDANCE = (
+    "cfg:3", "icg:1.4", "tsg", "cfg:3|interval:0.2,2", "gfcg:2", "cfg:3|project",
+    "autoguidance:2", "(icg:1.4|interval:0.2,2)+tsg",
+)  # fmt: skip
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class GuidedTiming:
+    """Seconds of an evaluation: of the bare calls, and of everything else."""
+
+    guidance: str
+    bare: float
+    added: float
+
+
+class Recorder:
+    """A model that keeps what it was called with; in all else it is the inner one."""
+
+    def __init__(self, inner: Any, calls: list[Callable[[], Any]]) -> None:
+        self.inner, self.calls, self.on = inner, calls, True
+
+    def __call__(self, *inputs: Any, **named: Any) -> Tensor:
+        if self.on:
+            self.calls.append(lambda: self.inner(*inputs, **named))
+        made: Tensor = self.inner(*inputs, **named)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+@torch.no_grad()
+def measure_guidance(text: str, problem: Problem, repeats: int) -> GuidedTiming:
+    """Times guidance on a batch of ``BATCH``, in the middle of the noise levels."""
+    calls: list[Callable[[], Any]] = []
+    recorders = [Recorder(problem.denoiser, calls)]
+
+    def recorded(load: Callable[[], Any]) -> Callable[[], Any]:
+        def made() -> Any:
+            recorders.append(Recorder(load(), calls))
+            return recorders[-1]
+
+        return made
+
+    models = {name: recorded(load) for name, load in problem.models.items()}
+    guidance = parse_guidance(text, models)
+    assert isinstance(guidance, Expression)
+    guided = guidance.wrap(recorders[0])
+    level = level_at(problem.process, 1.0)
+    x, labels = problem.initial_noise(BATCH), problem.labels(BATCH)
+
+    def run_guided() -> None:
+        guided(x, level, labels)
+
+    run_guided()
+    for recorder in recorders:
+        recorder.on = False
+    bare, added = [], []
+
+    def run_bare() -> None:
+        for call in calls:
+            call()
+
+    for i in range(repeats):
+        seconds = {}
+        for run in (run_bare, run_guided)[:: 1 if i % 2 else -1]:
+            started = time.thread_time()
+            run()
+            seconds[run] = time.thread_time() - started
+        bare.append(seconds[run_bare])
+        added.append(seconds[run_guided] - seconds[run_bare])
+    return GuidedTiming(text, statistics.median(bare), statistics.median(added))
+
+
+def measure_all_guidance(repeats: int = 15) -> list[GuidedTiming]:
+    """All of ``GUIDANCE``, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        problem = load_problem("fashion")
+        return [measure_guidance(text, problem, repeats) for text in GUIDANCE]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def show_guided_overhead(repeats: int) -> None:
+    """Prints the table of :func:`measure_all_guidance`."""
+    timings, console = measure_all_guidance(repeats), Console()
+    title = f"One guided evaluation, bundled model, batch {BATCH}, one thread, median of {repeats}"
+    console.print(f"\n{title}", markup=False, highlight=False)
+    table = Table("guidance", box=SIMPLE_HEAD)
+    for column in ("networks ms", "guidance ms", "overhead"):
+        table.add_column(column, justify="right")
+    for timing in timings:
+        table.add_row(
+            timing.guidance, f"{1e3 * timing.bare:.1f}", f"{1e3 * timing.added:.2f}",
+            f"{100 * timing.added / timing.bare:.1f} %",
+        )  # fmt: skip
+    console.print(table)
