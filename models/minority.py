@@ -6,8 +6,7 @@ reconstruction of it from noise::
     l(x0) = E_noise d(x0, D(alpha x0 + sigma noise))
 
 A denoiser draws what it is unsure of towards the common samples, so rare ones lose most. (Um, Lee
-and Ye 2024, "Don't play favorites: minority guidance for diffusion models", arXiv:2301.12334,
-section 3.1; the classes are those of section 3.2.)
+and Ye 2024, "Don't play favorites: minority guidance for diffusion models", arXiv:2301.12334.)
 """
 
 from collections.abc import Callable
@@ -75,8 +74,8 @@ def minority_score(
         ValueError: for draws or batch below 1, or a condition of another length.
 
     Reference:
-        arXiv:2301.12334, equation 6. The paper's distance is LPIPS, and its level a fixed step of
-        the linear VP schedule (sigma / alpha about 6.4 in the authors' code for LSUN).
+        arXiv:2301.12334, the minority score. The authors' code has LPIPS and five draws, at
+        sigma / alpha of about 6.4 of the linear VP schedule (for LSUN).
     """
     if draws < 1 or batch < 1:
         raise ValueError(f"draws and batch must be >= 1, got {draws} and {batch}")
