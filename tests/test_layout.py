@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import tiny_pipelines
 import torch
 
 import fewstep
@@ -26,6 +27,7 @@ FOLDERS = ("samplers", "schedules", "guidance", "models", "eval")
 MODULES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 DATA = (
     "models/weights/fashion.safetensors", "models/weights/classifier.safetensors",
+    "models/weights/fashion_weak.safetensors", "models/weights/minority.safetensors",
     "eval/data/mix8.json", "eval/data/ring2.json", "eval/data/fashion16.npz",
     "eval/data/fashion_stats.npz",
 )  # fmt: skip
@@ -158,9 +160,10 @@ def test_python_in_docs_runs(
 
 
 def test_python_of_the_readme_runs() -> None:
-    """The block that needs no download and no GPU; the other's names exist."""
-    with_diffusers, without = python_blocks("README.md")
-    names: dict[str, object] = {}
+    """The blocks that need no download and no GPU; the other's names exist."""
+    with_diffusers, without, guided = python_blocks("README.md")
+    names: dict[str, object] = {"pipe": tiny_pipelines.stable_diffusion()}
+    exec(compile(guided, "README", "exec"), names)
     exec(compile(without, "README", "exec"), names)
     images = names["images"]
     assert isinstance(images, torch.Tensor)
