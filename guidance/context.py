@@ -172,6 +172,21 @@ class Context:
         return values.to(self.x.device, dtype, non_blocking=True)
 
 
+def check_range(labels: Tensor, count: int, who: str, *, null: bool = False) -> None:
+    """Checks class labels; reading them waits for the device, so it is done once a run.
+
+    Raises:
+        ValueError: for one outside 0 .. K - 1, or with ``null`` 0 .. K, where K means none.
+    """
+    if labels.numel():
+        low, high = (int(bound) for bound in torch.aminmax(labels))
+        if low < 0 or high >= count + null:
+            raise ValueError(
+                f"{who} needs class labels in 0 .. {count - 1} ({count} means none of them), got "
+                f"{low} .. {high}; pass others, or a model of more classes"
+            )
+
+
 def gradient(fn: Callable[[Tensor], Tensor], x: Tensor, who: str, *, checked: bool) -> Tensor:
     """The gradient of the sum of ``fn(x)``, (n,) values, by x, whatever mode the caller is in.
 

@@ -9,10 +9,9 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from fewstep.guidance.context import Context
+from fewstep.guidance.context import Context, check_range
 from fewstep.guidance.driver import warn_of_training
 from fewstep.guidance.expression import Source
 from fewstep.guidance.rows import Direction, Row, Steps, TimeNoise
@@ -86,7 +85,9 @@ class CFG(Contrast):
         if ctx.cond is None:
             raise ValueError("CFG needs a condition to guide by: pass cond=, or leave CFG out")
         if ctx.first:
-            check_range(ctx.cond, getattr(ctx.denoiser, "num_classes", None))
+            count, labels = getattr(ctx.denoiser, "num_classes", None), ctx.cond
+            if count and isinstance(labels, Tensor) and not labels.is_floating_point():
+                check_range(labels, count, "CFG", null=True)
         null = getattr(ctx.denoiser, "null_cond", None)
         return Row("null", None if null is None else null(ctx.cond))
 
@@ -279,27 +280,9 @@ def checked_labels(ctx: Context, who: str) -> tuple[Tensor, int]:
         ValueError: if labels lie outside 0 .. K - 1, where K means none.
     """
     labels, count = ctx.labels(who), ctx.num_classes(who)
-    if ctx.first and len(labels):
-        low, high = (int(bound) for bound in torch.aminmax(labels))
-        if low < 0 or high >= count:
-            raise ValueError(
-                f"{who} needs class labels in 0 .. {count - 1} ({count} means none of them), got "
-                f"{low} .. {high}"
-            )
+    if ctx.first:
+        check_range(labels, count, who)
     return labels, count
-
-
-def check_range(labels: Any, count: int | None) -> None:
-    """Raises ValueError for class labels outside 0 .. K, where K means none of them."""
-    if not count or not isinstance(labels, Tensor) or not len(labels) or labels.ndim != 1:
-        return
-    if not labels.is_floating_point():
-        low, high = (int(bound) for bound in torch.aminmax(labels))
-        if low < 0 or high > count:
-            raise ValueError(
-                f"CFG needs class labels in 0 .. {count - 1}, or {count} for none of them, got "
-                f"{low} .. {high}"
-            )
 
 
 def warn_of_extrapolation(who: str, run: RunFacts) -> None:

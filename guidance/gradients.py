@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.guidance.context import Context, differentiated, gradient
+from fewstep.guidance.context import Context, check_range, differentiated, gradient
 from fewstep.guidance.expression import Source
 from fewstep.guidance.rows import Direction, Steps
 from fewstep.types import Level
@@ -140,13 +140,8 @@ class ClassifierGuidance(GradientSource):
         if self.target is not None:
             return log_probability(logits, self.target, self.name)
         labels = ctx.labels(self.name)
-        if ctx.first and logits.ndim == 2 and len(labels):
-            low, high = (int(bound) for bound in torch.aminmax(labels))
-            if low < 0 or high >= logits.shape[1]:
-                raise ValueError(
-                    f"{self.name} needs class labels in 0 .. {logits.shape[1] - 1}, the classes of "
-                    f"its classifier, got {low} .. {high}; or give it target="
-                )
+        if ctx.first and logits.ndim == 2:
+            check_range(labels, logits.shape[1], self.name)
         return log_probability(logits, labels, self.name)
 
 
