@@ -8,12 +8,13 @@ if __name__ != "fewstep.guidance":
 
 from fewstep.guidance.attach import Attachment, attach, detach
 from fewstep.guidance.context import Context, Counters
-from fewstep.guidance.contrast import CFG, ICG, TSG, Autoguidance
+from fewstep.guidance.contrast import CFG, Autoguidance
 from fewstep.guidance.driver import GuidedDenoiser
 from fewstep.guidance.expression import Expression, Modifier, Source, guide
 from fewstep.guidance.gfcg import GFCG
 from fewstep.guidance.gradients import ClassifierGuidance, EnergyGuidance
 from fewstep.guidance.hooks import BoostAndSkip, FKSteering
+from fewstep.guidance.independent import ICG, TSG
 from fewstep.guidance.minority import Minority, SelfMinority
 from fewstep.guidance.modifiers import CFGpp, Every, Interval, ScaleSchedule
 from fewstep.guidance.parse import parse_guidance

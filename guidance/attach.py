@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewstep.guidance.context import Counters
-from fewstep.guidance.contrast import CFG, ICG
+from fewstep.guidance.contrast import CFG
 from fewstep.guidance.expression import Expression, guide
+from fewstep.guidance.independent import ICG
 from fewstep.guidance.levels import is_ours, looks_back, training_of
 from fewstep.guidance.pipeline_run import Run
 from fewstep.guidance.pipelines import Call, Network, PipelineDenoiser

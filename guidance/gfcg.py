@@ -9,7 +9,7 @@ here are ours. Read the paper before claiming to reproduce it.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -50,9 +50,9 @@ class GFCG(Source):
 
     classifier: Callable[[Tensor], Tensor]
     w_max: float = 2.0
-    power: float = 1.0
-    weak: Denoiser | None = None
-    lagged: bool = False
+    power: float = field(default=1.0, kw_only=True)
+    weak: Denoiser | None = field(default=None, kw_only=True)
+    lagged: bool = field(default=False, kw_only=True)
 
     @property
     def is_field(self) -> bool:

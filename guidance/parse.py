@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fewstep.guidance.contrast import CFG, ICG, TSG, Autoguidance
+from fewstep.guidance.contrast import CFG, Autoguidance
 from fewstep.guidance.expression import Expression, Modifier
 from fewstep.guidance.gfcg import GFCG
 from fewstep.guidance.gradients import ClassifierGuidance
+from fewstep.guidance.independent import ICG, TSG
 from fewstep.guidance.minority import Minority, SelfMinority
 from fewstep.guidance.modifiers import CFGpp, Every, Interval, ScaleSchedule
 from fewstep.guidance.shaping import DynamicThreshold, Project, Rescale, ZeroStar
@@ -105,6 +106,8 @@ def _part(text: str, models: Models) -> Any:
     model, needed = MODELS.get(name, ("", ""))
     given = (model, "weak", "distance")  # are not written
     names = [key for key in inspect.signature(kinds[name]).parameters if key not in given]
+    names.sort(key="site".__eq__)  # shared by all sources, and the last to be wanted
+    names.sort(key="site".__eq__)  # the last, behind a source's own keywords
     arguments = _arguments(name, rest, names)
     if model:
         if needed not in models:

@@ -1,6 +1,7 @@
 """Modifiers that reshape the guided prediction. Each names the space it works in."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from fewstep.guidance.context import Context
 from fewstep.guidance.expression import Expression, Modifier
 from fewstep.guidance.modifiers import only_contrast
 from fewstep.guidance.rows import Direction, column
-from fewstep.types import Level
+from fewstep.types import Level, RunFacts
 
 Space = Literal["data", "noise", "velocity"]
 
@@ -164,6 +165,14 @@ class ZeroStar(Modifier):
 
     def fits(self, left: Expression) -> None:
         only_contrast(left, "ZeroStar")
+
+    def check(self, run: RunFacts) -> None:
+        if self.zero_steps and run.reads > 1:
+            warnings.warn(
+                f"the zero velocities of ZeroStar stay in the history of a solver that reads "
+                f"{run.reads} outputs; use a solver of first order, or ZeroStar(0)",
+                stacklevel=4,
+            )
 
     def shape(self, base: Tensor, direction: Direction, ctx: Context) -> Direction:
         kind = ctx.denoiser.process.identity().get("process")

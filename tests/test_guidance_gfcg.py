@@ -69,7 +69,7 @@ def by_hand(x: Tensor, labels: Tensor, weak: Any, w_max: float, power: float) ->
 @pytest.mark.parametrize("weak", [None, RING])
 def test_guidance_is_its_formula(power: float, weak: Any) -> None:
     labels = torch.arange(8)
-    got = guide(MODEL, GFCG(CLASSIFIER, 3.0, power, weak))(X, LEVEL, labels)
+    got = guide(MODEL, GFCG(CLASSIFIER, 3.0, power=power, weak=weak))(X, LEVEL, labels)
     expected = by_hand(X, labels, weak or MODEL, 3.0, power)
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)  # p is taken in float32
 

@@ -140,6 +140,11 @@ def test_zero_star_stands_still_at_first(steps: int) -> None:
     assert (seen[steps] - X).abs().max() > 1e-3
 
 
+def test_zero_star_warns_of_solvers_that_remember_standing_still() -> None:
+    with pytest.warns(UserWarning, match=r"reads 2 outputs.*ZeroStar\(0\)"):
+        sample(FLOW, "dpmpp", 6, noise=X, cond=LABELS, guidance=CFG(5) | ZeroStar())
+
+
 def test_dynamic_thresholding_is_its_formula_and_comes_last() -> None:
     x = 4 * X
     cut = CFG(9) | DynamicThreshold(0.9) | Project(0.5)
