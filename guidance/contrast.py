@@ -58,9 +58,6 @@ class Contrast(Source):
         base, worse = yield [ctx.base, self.worse(ctx)]
         return Direction(base - worse, self.strength)
 
-    def __str__(self) -> str:
-        return f"{self.name}({self.scale:g})"
-
 
 @dataclass(frozen=True)
 class CFG(Contrast):
@@ -115,9 +112,6 @@ class Autoguidance(Source):
             return None
         base, worse = yield [ctx.base, weak_row(self.weak, ctx, ctx.cond, self.name)]
         return Direction(base - worse, self.scale - 1)
-
-    def __str__(self) -> str:
-        return f"{self.name}({self.scale:g})"
 
 
 def weak_row(weak: Denoiser, ctx: Context, cond: Any, key: str) -> Row:

@@ -5,7 +5,7 @@ Python binds ``+`` tighter than ``|``, hence the brackets.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -94,6 +94,18 @@ class Source(Expression):
 
     def check(self, run: RunFacts) -> None:
         """By default every sampler will do."""
+
+    def __str__(self) -> str:
+        """As it was made: its scale, and the settings that are not the usual ones."""
+        shown = []
+        for part in sorted(fields(self), key=lambda part: part.kw_only):
+            value = getattr(self, part.name)
+            if isinstance(value, int | float | str) and not (
+                part.kw_only and value == part.default
+            ):
+                text = f"{value:g}" if isinstance(value, float) else repr(value)
+                shown.append(f"{part.name}={text}" if part.kw_only else text)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def memory(self, ctx: Context) -> dict[str, Any]:
         """What this source keeps within a run."""

@@ -126,6 +126,3 @@ class GFCG(Source):
             return Row(self.name, cond, subset=needed)
         row = weak_row(self.weak, ctx, cond, self.name)
         return Row(row.key, row.cond, model=row.model, subset=needed)
-
-    def __str__(self) -> str:
-        return f"{self.name}({self.w_max:g})"

@@ -90,9 +90,6 @@ class GradientSource(Source):
         unit = ctx.level.sigma**2 / ctx.level.alpha
         return Direction(unit * found.to(ctx.prediction.dtype), self.scale)
 
-    def __str__(self) -> str:
-        return f"{self.name}({self.scale:g})"
-
 
 def checked_weight(scale: float, who: str) -> None:
     """Raises ValueError for a scale below 0 or none at all."""

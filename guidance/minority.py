@@ -134,6 +134,3 @@ class SelfMinority(Source):
         time = end + self.level * (start - end)
         alpha, sigma = (float(value) for value in process.alpha_sigma(time))
         return Level(time, alpha, sigma, ctx.level.index, step=ctx.level.step)
-
-    def __str__(self) -> str:
-        return f"{self.name}({self.scale:g})"

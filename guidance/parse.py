@@ -107,7 +107,6 @@ def _part(text: str, models: Models) -> Any:
     given = (model, "weak", "distance")  # are not written
     names = [key for key in inspect.signature(kinds[name]).parameters if key not in given]
     names.sort(key="site".__eq__)  # shared by all sources, and the last to be wanted
-    names.sort(key="site".__eq__)  # the last, behind a source's own keywords
     arguments = _arguments(name, rest, names)
     if model:
         if needed not in models:

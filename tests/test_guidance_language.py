@@ -42,6 +42,7 @@ def test_sums_and_pipes_are_trees_of_sources_in_order() -> None:
     three = A + (B | ON) + TSG()
     assert [source.name for source in three.sources()] == ["CFG", "ICG", "TSG"]
     assert str(three) == "CFG(3) + (ICG(1.4) | Interval(0.28, 2.9)) + TSG(2.5)"
+    assert str(ICG(3.0, mode="text", site="b")) == "ICG(3, site='b', mode='text')"
     assert str((A + B) | ON) == "(CFG(3) + ICG(1.4)) | Interval(0.28, 2.9)"
     assert (A + B) + TSG() == A + (B + TSG())
     both = (A | ON) + (B | ON)
