@@ -24,7 +24,7 @@ def test_boosting_finds_the_rare_mode_if_the_start_is_skipped() -> None:
     judge = Judge(RARE)
     plain, boosted, unskipped = (
         judge(draw(RARE, "euler_a", 50, 4000, hooks=hooks))
-        for hooks in ([], [BoostAndSkip(4.0)], [BoostAndSkip(4.0, start_rho=100.0)])
+        for hooks in ([], [BoostAndSkip(4.0, start_rho=4.0)], [BoostAndSkip(4.0, start_rho=100.0)])
     )
     assert plain["rare"] == pytest.approx(0.05, abs=0.01)
     assert boosted["rare"] >= 0.10
