@@ -98,7 +98,7 @@ class Source(Expression):
     def __str__(self) -> str:
         """As it was made: its scale, and the settings that are not the usual ones."""
         shown = []
-        for part in sorted(fields(self), key=lambda part: part.kw_only):
+        for part in sorted(fields(self), key=lambda part: bool(part.kw_only)):
             value = getattr(self, part.name)
             if isinstance(value, int | float | str) and not (
                 part.kw_only and value == part.default
