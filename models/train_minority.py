@@ -88,7 +88,9 @@ def split(classes: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         seed: of the choice.
     """
     order = (labels * BINS + classes).argsort(stable=True)
-    held = torch.randint(20, (-(-len(order) // 20), 1), generator=torch.manual_seed(seed))
+    held = torch.randint(
+        20, (-(-len(order) // 20), 1), generator=torch.Generator().manual_seed(seed)
+    )
     chosen = (torch.arange(20) == held).flatten()[: len(order)]
     return order[~chosen], order[chosen]
 
