@@ -28,6 +28,7 @@ from fewstep.types import Level
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__"),  # of diffusers' KDPM2 under numpy 2
     pytest.mark.filterwarnings("ignore:.*draws anew at each step"),
 ]
 FOREIGN = (

@@ -162,7 +162,7 @@ def test_python_in_docs_runs(
 def test_python_of_the_readme_runs() -> None:
     """The blocks that need no download and no GPU; the other's names exist."""
     with_diffusers, without, guided = python_blocks("README.md")
-    names: dict[str, object] = {"pipe": tiny_pipelines.stable_diffusion()}
+    names: dict[str, object] = {"pipe": tiny_pipelines.with_scheduler("sd", fewstep.IPNDM)[0]}
     exec(compile(guided, "README", "exec"), names)
     exec(compile(without, "README", "exec"), names)
     images = names["images"]
