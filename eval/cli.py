@@ -175,10 +175,10 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, status: int = 2) -> None:
     line = " ".join(message.split())
     print(f"error: {line}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def _show_warning(message: Warning | str, *rest: Any, **more: Any) -> None:
@@ -189,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; set ``FEWSTEP_DEBUG=1`` to see tracebacks.
 
     Raises:
-        SystemExit: always; status 0, 1 (unhealthy), 2 (user error) or 130 (interrupted).
+        SystemExit: always; status 0, 1 (unhealthy), 2 (user error), 3 (a
+            feature extractor cannot be had here) or 130 (interrupted).
     """
     try:
         with warnings.catch_warnings():
@@ -199,7 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get("FEWSTEP_DEBUG"):
             raise
         reason = error.strerror if isinstance(error, OSError) else None
-        _fail(f"{reason}: {getattr(error, 'filename', '')}" if reason else str(error))
+        message = f"{reason}: {getattr(error, 'filename', '')}" if reason else str(error)
+        _fail(message, getattr(error, "exit_code", 2))
     except (KeyboardInterrupt, typer.Abort):
         status = 130
     except Exception as error:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from fewstep.eval.cache import cache_folder
 from fewstep.eval.guides import Meter, read_guidance
+from fewstep.eval.inception_weights import ExtractorUnavailableError, find_weights
 from fewstep.eval.jobs import guided_plan
 from fewstep.eval.lists import PROCESSES
 from fewstep.eval.problems import load_problem
@@ -203,7 +204,16 @@ def _checks() -> dict[str, tuple[bool, str]]:
     except FileNotFoundError as error:
         checks["optional: dataset"] = (False, str(error))
     checks |= {f"optional: {name}": _installed(name) for name in OPTIONAL}
+    checks["optional: Inception"] = _inception()
     return checks
+
+
+def _inception() -> tuple[bool, str]:
+    """The FID network's weights, looked for and not fetched."""
+    try:
+        return True, str(find_weights(download=False))
+    except ExtractorUnavailableError as error:
+        return False, str(error)
 
 
 def _installed(name: str) -> tuple[bool, str]:

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.eval import frechet
+
 
 @dataclass(frozen=True)
 class GaussianStatistics:
@@ -91,9 +93,7 @@ def statistics(features: Tensor) -> GaussianStatistics:
 def frechet_distance(first: GaussianStatistics, second: GaussianStatistics) -> float:
     """Squared Frechet distance between two Gaussians, >= 0; nan if one is not finite.
 
-    The trace of (C_1^1/2 C_2 C_1^1/2)^1/2 is the sum of the singular values of C_1^1/2 C_2^1/2,
-    which, unlike the eigenvalues of the product, are not the squares of what is summed: small ones
-    keep their digits.
+    A run that diverged has no distance, and the rest of a benchmark goes on.
     """
     if first.mean.shape != second.mean.shape:
         raise ValueError(
@@ -102,17 +102,7 @@ def frechet_distance(first: GaussianStatistics, second: GaussianStatistics) -> f
         )
     if not all(bool(s.covariance.isfinite().all()) for s in (first, second)):
         return float("nan")
-    roots = [_square_root(s.covariance) for s in (first, second)]
-    cross = torch.linalg.svdvals(roots[0] @ roots[1]).sum()
-    traces = first.covariance.trace() + second.covariance.trace()
-    squared = (first.mean - second.mean).square().sum()
-    return max(0.0, float(squared + traces - 2 * cross))
-
-
-def _square_root(covariance: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(covariance.double())
-    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    return root
+    return frechet.frechet_distance(first.mean, first.covariance, second.mean, second.covariance)
 
 
 class RunningRmse:

@@ -12,6 +12,7 @@ import torch
 from fewstep import __version__
 from fewstep.eval import cli
 from fewstep.eval.guided_overhead import GUIDANCE
+from fewstep.eval.inception_weights import ExtractorUnavailableError
 from fewstep.eval.overhead import SHAPES, by_hand, measure_all
 from fewstep.eval.problems import PROBLEMS
 from fewstep.guidance.parse import MODIFIERS, SOURCES
@@ -288,3 +289,16 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "FEWSTEP_DEBUG", "1")
     with pytest.raises(ValueError, match="unknown sampler"):
         cli.main(["plan", "nothing"])
+
+
+def test_what_cannot_be_had_here_has_its_own_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unavailable(*args: object, **kwargs: object) -> None:
+        raise ExtractorUnavailableError("no weights here: put them there")
+
+    monkeypatch.setattr("fewstep.eval.lists.show_lists", unavailable)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["list"])
+    assert stopped.value.code == 3
+    assert capsys.readouterr().err == "error: no weights here: put them there\n"
