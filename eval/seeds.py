@@ -1,0 +1,43 @@
+"""Seeds of samples: which there are, and lists of them as texts."""
+
+from collections.abc import Sequence
+
+SEEDS = 2**32
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Seeds in their order, runs shortened: ``0-4,9``."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][1] + 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def read_seeds(text: str) -> list[int]:
+    """The seeds that :func:`seeds_text` wrote."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Passes seeds that give as many different samples.
+
+    Raises:
+        ValueError: for none, one outside 0 .. 2^32 - 1, or one that is there twice.
+    """
+    if not seeds:
+        raise ValueError("there are no seeds; give one for each sample, as range(50000)")
+    for seed in (min(seeds), max(seeds)):
+        if not 0 <= seed < SEEDS:
+            raise ValueError(
+                f"seeds must lie in 0 .. 2**32 - 1, got {seed}: torch's generators drop the higher "
+                f"bits, so its images would be those of seed {seed % SEEDS}"
+            )
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed is there twice, and would give the same image again: leave it out")
