@@ -17,6 +17,7 @@ from torch import Tensor
 from fewstep.eval.problems import Problem
 from fewstep.models.adapters import PredictionType
 from fewstep.schedules import DiscreteVP, Flow, NoiseProcess
+from fewstep.schedules.levels import levels_of
 from fewstep.types import Level, RunFacts
 
 # Grids by name: the config entries that choose them.
@@ -170,16 +171,8 @@ class Peer:
 
 def _levels(process: NoiseProcess, times: Tensor, stages: int) -> list[Level]:
     """Where the network is called; the calls of a step share its number and where it began."""
-    nodes = [tuple(float(value) for value in process.alpha_sigma(float(t))) for t in times]
-    levels: list[Level] = []
-    for i, ((alpha, sigma), t) in enumerate(zip(nodes, times, strict=True)):
-        next_alpha, next_sigma = nodes[i + 1] if i + 1 < len(nodes) else (1.0, 0.0)
-        step, stage = divmod(i, stages)
-        began = levels[-1].gate_rho if stage else None
-        levels.append(
-            Level(float(t), alpha, sigma, i, next_sigma, next_alpha, step, step_rho=began)
-        )
-    return levels
+    nodes = [(t, *map(float, process.alpha_sigma(t))) for t in times.tolist()]
+    return levels_of(nodes, [i % stages == 0 for i in range(len(nodes))])
 
 
 def process_config(process: NoiseProcess) -> dict[str, Any]:

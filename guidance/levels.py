@@ -1,6 +1,6 @@
 """Where a scheduler calls the network: the levels of a run, without a look at a device in it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fewstep.schedules import NoiseProcess
 from fewstep.schedules.config import FLOW_CLASSES, from_diffusers_config, is_continuous_edm
-from fewstep.types import Level, RunFacts
+from fewstep.schedules.levels import levels_of
+from fewstep.types import RunFacts
 
 # Schedulers of diffusers that always add noise; the solvers "sde-..." say so in their config.
 NOISY = (
@@ -28,8 +29,8 @@ class Training:
 
 
 def is_ours(scheduler: Any) -> bool:
-    """Whether a scheduler runs a plan and takes breakpoints."""
-    return hasattr(scheduler, "plan") and hasattr(scheduler, "breakpoints")
+    """Whether a scheduler tells the facts of its runs and takes breakpoints."""
+    return hasattr(scheduler, "facts") and hasattr(scheduler, "breakpoints")
 
 
 def training_of(scheduler: Any) -> Training:
@@ -67,36 +68,12 @@ def facts_of(scheduler: Any, process: NoiseProcess, start: int) -> RunFacts:
         start: where the run begins (image to image begins late).
     """
     if is_ours(scheduler):
-        rows = scheduler.plan.evaluations
-        nodes = [(row.time, row.alpha, row.sigma) for row in rows]
-        begins, end = [row.stage == 0 for row in rows], scheduler.plan.end
-        reads = max(sum(map(bool, op.w)) for row in rows for op in row.ops)
-        noisy = any(op.nu for row in rows for op in row.ops)
-    else:
-        times = torch.as_tensor(scheduler.timesteps).tolist()
-        nodes = [(t, *map(float, process.alpha_sigma(t))) for t in times]
-        begins = [(i - start) % scheduler.order == 0 for i in range(len(nodes))]
-        end, reads, noisy = (1.0, 0.0), looks_back(scheduler), _is_noisy(scheduler)
-    return RunFacts(_levels(nodes[start:], begins[start:], end), max(1, reads), noisy)
-
-
-def _levels(
-    nodes: Sequence[tuple[float, float, float]],
-    begins: Sequence[bool],
-    end: tuple[float, float],
-) -> list[Level]:
-    """Levels from (time, alpha, sigma); ``begins`` tells which calls are the first of a step."""
-    after = [node[1:] for node in nodes[1:]] + [end]
-    made: list[Level] = []
-    for i, ((time, alpha, sigma), (next_alpha, next_sigma)) in enumerate(
-        zip(nodes, after, strict=True)
-    ):
-        step, step_rho = 0, None
-        if made:
-            step = made[-1].step + begins[i]
-            step_rho = None if begins[i] else made[-1].gate_rho
-        made.append(Level(time, alpha, sigma, i, next_sigma, next_alpha, step, step_rho))
-    return made
+        ours: RunFacts = scheduler.facts(start)
+        return ours
+    times = torch.as_tensor(scheduler.timesteps).tolist()[start:]
+    nodes = [(t, *map(float, process.alpha_sigma(t))) for t in times]
+    begins = [i % scheduler.order == 0 for i in range(len(nodes))]
+    return RunFacts(levels_of(nodes, begins), looks_back(scheduler), _is_noisy(scheduler))
 
 
 def looks_back(scheduler: Any) -> int:

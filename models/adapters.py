@@ -7,7 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fewstep.models.prediction import PredictionType, check_prediction_type, to_data
+from fewstep.models.prediction import (
+    PredictionType,
+    check_prediction_type,
+    edm_input,
+    to_data,
+)
 from fewstep.schedules import NoiseProcess
 from fewstep.types import Level
 
@@ -192,14 +197,8 @@ class EDMDenoiser:
         Raises:
             ValueError: at alpha = 0, where sigma / alpha is infinite.
         """
-        if level.alpha == 0:
-            raise ValueError(
-                f"an EDM network has no noise level for alpha = 0 (time {level.time:g}); start at "
-                "a finite sigma / alpha, with a VE or a discrete VP process"
-            )
         dtype = _module_dtype(self.net, x.dtype)
-        sigma = torch.full((len(x),), level.sigma / level.alpha, dtype=dtype, device=x.device)
-        return self.net((x / level.alpha).to(dtype), sigma, cond).to(x.dtype)
+        return self.net(*edm_input(x, level, dtype, "an EDM network"), cond).to(x.dtype)
 
     def null_cond(self, cond: Tensor) -> Tensor | None:
         """The unconditional labels of the shape of ``cond``; None where they are not known."""

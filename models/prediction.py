@@ -17,6 +17,7 @@ denominators are 1 for a variance-preserving process and for a flow.
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from fewstep.types import Level
@@ -51,3 +52,18 @@ def check_prediction_type(prediction_type: str) -> None:
     if prediction_type not in get_args(PredictionType):
         known = ", ".join(get_args(PredictionType))
         raise ValueError(f"unknown prediction_type {prediction_type!r}; known: {known}")
+
+
+def edm_input(x: Tensor, level: Level, dtype: torch.dtype, who: str) -> tuple[Tensor, Tensor]:
+    """What a network of EDM's kind is asked at ``x``: x / alpha, and (n,) sigma / alpha.
+
+    Raises:
+        ValueError: at alpha = 0, where sigma / alpha is infinite.
+    """
+    if level.alpha == 0:
+        raise ValueError(
+            f"{who} has no noise level for alpha = 0 (time {level.time:g}); start at a finite "
+            "sigma / alpha, with a VE or a discrete VP process"
+        )
+    rho = torch.full((len(x),), level.rho, dtype=dtype, device=x.device)
+    return (x / level.alpha).to(dtype), rho

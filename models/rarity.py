@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewstep.models.fashion import NULL_CLASS, NUM_CLASSES, SIGMA_DATA, NoiseEmbedding, ResBlock
+from fewstep.models.prediction import edm_input
 from fewstep.types import Level
 
 BINS = 100  # L of the paper
@@ -102,12 +103,6 @@ class EDMClassifier:
         Raises:
             ValueError: at alpha = 0, where sigma / alpha is infinite.
         """
-        if level.alpha == 0:
-            raise ValueError(
-                f"the classifier has no noise level for alpha = 0 (time {level.time:g}); start at "
-                "a finite sigma / alpha, with a VE or a discrete VP process"
-            )
         dtype = next(self.net.parameters()).dtype
-        rho = torch.full((len(x),), level.rho, dtype=dtype, device=x.device)
-        logits: Tensor = self.net((x / level.alpha).to(dtype), rho, cond)
+        logits: Tensor = self.net(*edm_input(x, level, dtype, "the classifier"), cond)
         return logits.to(x.dtype)

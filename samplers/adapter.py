@@ -9,7 +9,7 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from torch import Tensor
 
-from fewstep.samplers import foreign, settings
+from fewstep.samplers import foreign, run, settings
 from fewstep.samplers.choose import choose, made_up
 from fewstep.samplers.convert import Prediction
 from fewstep.samplers.execute import Executor
@@ -23,6 +23,7 @@ from fewstep.samplers.training import TrainingNoise, training_tables
 from fewstep.schedules.breaks import mark
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import VE, Flow, NoiseProcess
+from fewstep.types import RunFacts
 
 
 class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: ignore[misc]
@@ -242,6 +243,11 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         if not return_dict:
             return (previous,)
         return StepOutput(prev_sample=previous, pred_original_sample=data)
+
+    def facts(self, start: int = 0) -> RunFacts:
+        """What guidance may know of a run from an entry of ``timesteps`` on."""
+        assert self.plan is not None
+        return run.facts(self.plan, start)
 
     def clone(self) -> Self:
         """An independent scheduler of the same settings (one per thread or trajectory)."""

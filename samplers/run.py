@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from fewstep.samplers.spec import parse_spec
 from fewstep.samplers.tail import Rebuild, tail
 from fewstep.schedules.breaks import TOLERANCE, mark
 from fewstep.schedules.grids import Grid
+from fewstep.schedules.levels import levels_of
 from fewstep.schedules.process import NoiseProcess
 from fewstep.types import Level, RunFacts
 
@@ -39,30 +39,21 @@ def start_scale(plan: Plan) -> float:
     return first.sigma if first.alpha == 1 else 1.0
 
 
-def levels(plan: Plan) -> list[Level]:
-    """Where the network is called."""
-    rows = plan.evaluations
-    after = [(row.alpha, row.sigma) for row in rows[1:]] + [plan.end]
-    made: list[Level] = []
-    for e, (row, (next_alpha, next_sigma)) in enumerate(zip(rows, after, strict=True)):
-        level = Level(row.time, row.alpha, row.sigma, e, next_sigma, next_alpha)
-        if made:
-            # A plan that is entered in the middle may begin with a later call of a step.
-            begins, last = row.stage == 0, made[-1]
-            step_rho = level.rho if begins else last.gate_rho
-            level = replace(level, step=last.step + begins, step_rho=step_rho)
-        made.append(level)
-    return made
+def levels(plan: Plan, start: int = 0) -> list[Level]:
+    """Where the network is called, from evaluation ``start`` on."""
+    rows = plan.evaluations[start:]
+    nodes = [(row.time, row.alpha, row.sigma) for row in rows]
+    return levels_of(nodes, [row.stage == 0 for row in rows], plan.end)
 
 
-def facts(plan: Plan) -> RunFacts:
-    """What guidance may know of a run of the plan."""
+def facts(plan: Plan, start: int = 0) -> RunFacts:
+    """What guidance may know of a run of the plan that begins at evaluation ``start``."""
     reads = 1
     for row, held in zip(plan.evaluations, history_entries(plan), strict=True):
         read = {held[j] for op in row.ops for j, w in enumerate(op.w) if w}
         reads = max(reads, len(read))
     noisy = any(op.nu for row in plan.evaluations for op in row.ops)
-    return RunFacts(levels(plan), reads, noisy)
+    return RunFacts(levels(plan, start), reads, noisy)
 
 
 def enter(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from bundled_files import present
 from torch import Tensor, nn
 
 from fewstep.models import (
@@ -13,8 +14,7 @@ from fewstep.models import (
     minority_score,
     ordinal_classes,
 )
-from fewstep.models.bundled import weights_sha256
-from fewstep.models.data import fashion_folder, load_fashion, to_signed
+from fewstep.models.data import load_fashion, to_signed
 from fewstep.models.fashion import NULL_CLASS
 from fewstep.models.minority import expected_class
 from fewstep.models.rarity import RarityClassifier
@@ -27,14 +27,6 @@ from fewstep.schedules import VE, discrete_vp
 from fewstep.types import Level
 
 VP = discrete_vp("linear")
-
-
-def present(what: str) -> bool:
-    try:
-        fashion_folder(download=False) if what == "data" else weights_sha256(what)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 needs_data = pytest.mark.skipif(not present("data"), reason="no Fashion-MNIST")
