@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewstep.eval.cache import cached, digest
 from fewstep.eval.features import Judge
-from fewstep.eval.metrics import RunningStatistics
+from fewstep.eval.moments import Moments
 from fewstep.eval.neighbours import (
     AVERAGE_K,
     LOF_K,
@@ -202,12 +202,12 @@ class FashionJudge:
 
 def _basis(images: Tensor, components: int = 50) -> Tensor:
     """(1 + components, pixels): the mean of uint8 images, then principal directions."""
-    running = RunningStatistics()
+    moments = Moments(images[0].numel())
     for part in images.split(5000):
-        running.add(to_signed(part).flatten(1))
-    moments = running.result()
-    directions = torch.linalg.eigh(moments.covariance).eigenvectors[:, -components:].T
-    return torch.cat([moments.mean[None], directions]).float()
+        moments.add(to_signed(part).flatten(1))
+    mean, covariance, _ = moments.result()
+    directions = torch.linalg.eigh(covariance).eigenvectors[:, -components:].T
+    return torch.cat([mean[None], directions]).float()
 
 
 @lru_cache(maxsize=2)

@@ -16,14 +16,12 @@ from torch import Tensor
 from fewstep.eval.cache import digest
 from fewstep.eval.inception import InceptionExtractor
 from fewstep.eval.micro_batches import check_images, in_micro_batches, strict_float32
+from fewstep.eval.moments import LARGEST
 from fewstep.models.bundled import bundled_classifier, weights_sha256
 from fewstep.models.data import to_signed
 
 FID_SAMPLES = 50_000
 NOT_COMPARABLE = "not comparable with published FID"
-# bound * scale, at most: the square of 2^23 and 128 rows of it stay below float64's 2^53, so that
-# sums of products of rounded features are exact.
-MAX_LEVELS = 2.0**23
 
 
 class Extractor(Protocol):
@@ -36,7 +34,7 @@ class Extractor(Protocol):
         comparable: whether it is the network and input of a published FID.
         bound: no feature is meant to exceed it in size.
         scale: a power of two; exact sums take features rounded to multiples of 1 / scale.
-            bound * scale <= ``MAX_LEVELS``.
+            bound * scale <= ``moments.LARGEST``.
     """
 
     name: str
@@ -65,7 +63,7 @@ class FashionExtractor:
     dim = 64
     comparable = False
     bound = 16.0  # of real images the largest is 4.4
-    scale = MAX_LEVELS / bound
+    scale = LARGEST / bound
     micro_batch = 64
 
     def __init__(self, device: str = "cpu") -> None:
@@ -86,6 +84,12 @@ class FashionExtractor:
                 f"{self.name} takes images of 28 x 28 pixels, got {tuple(images.shape)}"
             )
         return in_micro_batches(images, self.micro_batch, self._features, self._device)
+
+    @torch.no_grad()
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, 10) float32 of the classes, from (n, 64) features."""
+        found: Tensor = self._net.head(features.to(self._device, torch.float32))
+        return found
 
     def _features(self, images: Tensor) -> Tensor:
         with strict_float32(self._device):
@@ -187,6 +191,14 @@ def metric_name(extractor: Extractor, n: int) -> str:
     family = extractor.name.removeprefix("fd-cnn:").replace(":", "-")
     count = f"{n // 1000}k" if n % 1000 == 0 else str(n)
     return f"FID-{count}" if extractor.comparable else f"FD-{family}-{count}"
+
+
+def metric_key(extractor: Extractor) -> str:
+    """The Frechet distance's key among results: ``fid``, ``fd_fashion``, else ``fd``."""
+    if extractor.comparable:
+        return "fid"
+    family, _, variant = extractor.name.partition(":")
+    return f"fd_{variant}" if family == "fd-cnn" else "fd"
 
 
 def comparison_note(extractor: Extractor, n: int) -> str:

@@ -1,79 +1,63 @@
 """The bundled classifier as a judge: its features, their statistics on real images, its answers."""
 
-import math
 from functools import lru_cache
 from importlib.resources import files
-from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.eval.metrics import (
-    GaussianStatistics,
-    RunningAccuracy,
-    RunningRmse,
-    RunningStatistics,
-    frechet_distance,
-    statistics,
-)
-from fewstep.eval.problems import Problem
-from fewstep.models.bundled import bundled_classifier, weights_sha256
-from fewstep.models.data import to_signed
+from fewstep.eval.extractors import Extractor, FashionExtractor
+from fewstep.eval.metrics import frechet_distance
+from fewstep.eval.statistics_files import FeatureStatistics, load_npz
+from fewstep.eval.units import quantised
+from fewstep.models.bundled import weights_sha256
 
 FLOOR_DRAWS = 8  # subsets of the test split whose distances are averaged
 
 
 class Judge:
-    """The bundled classifier on images in [-1, 1] of shape (n, 1, 28, 28).
-
-    Images are rounded to 8 bits first, as the real ones are.
-    """
+    """The bundled classifier on images in [-1, 1] of shape (n, 1, 28, 28)."""
 
     def __init__(self, device: str = "cpu") -> None:
-        self.net = bundled_classifier(device)
-        self.device = device
+        self.device, self.extractor = device, FashionExtractor(device)
 
-    @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(n, 64) features and (n, 10) logits."""
-        pixels = (images.to(self.device, torch.float32) * 127.5 + 127.5).round_().clamp_(0, 255)
-        features = self.net.features(to_signed(pixels))
-        return features, self.net.head(features)
+        features = features_of(self.extractor, images)
+        return features, self.extractor.logits(features)
 
 
-def judge_for(problem: Problem) -> Judge | None:
-    """The classifier for problems with Fashion-MNIST's own images, None for the others.
+def features_of(extractor: Extractor, images: Tensor) -> Tensor:
+    """(n, dim) features of images in [-1, 1], rounded to 8 bits first, as real ones are.
 
-    Raises:
-        ValueError, FileNotFoundError: if its files are missing or do not fit (see
-            :func:`real_features`).
+    Those of an image that is not finite are nan: a run that diverged has no score, and the others
+    go on.
     """
-    if problem.shape != (1, 28, 28):
-        return None
-    real_features()
-    return Judge(problem.device)
+    finite = images.flatten(1).isfinite().all(1)
+    features = extractor(quantised(images.nan_to_num(0.0, 0.0, 0.0)))
+    return features.masked_fill(~finite[:, None].to(features.device), torch.nan)
 
 
 @lru_cache(maxsize=1)
-def real_features() -> tuple[GaussianStatistics, Tensor, Tensor]:
+def real_features() -> tuple[FeatureStatistics, Tensor, Tensor]:
     """Statistics of the training split; (10000, 64) features and (10000,) labels of the test split.
 
     Raises:
         ValueError: if the file was made with another classifier than the bundled one.
         FileNotFoundError: if it or the classifier is missing.
     """
-    resource = files("fewstep.eval") / "data" / "fashion_stats.npz"
+    path = Path(str(files("fewstep.eval") / "data" / "fashion_stats.npz"))
     command = "python -m fewstep.eval.make_fashion_stats"
-    if not resource.is_file():
-        raise FileNotFoundError(f"{resource} is missing; reinstall fewstep, or run {command}")
-    content = resource.read_bytes()
-    with np.load(BytesIO(content), allow_pickle=False) as arrays:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; reinstall fewstep, or run {command}")
+    with np.load(path, allow_pickle=False) as arrays:
         made_with, labels = str(arrays["weights_sha256"]), torch.from_numpy(arrays["test_labels"])
         test = torch.from_numpy(arrays["test_features"]).double()
     if made_with != weights_sha256("classifier"):
-        raise ValueError(f"{resource} belongs to another classifier; run {command}")
-    return GaussianStatistics.load(BytesIO(content)), test, labels
+        raise ValueError(f"{path} belongs to another classifier; run {command}")
+    return load_npz(path), test, labels
 
 
 def fd_floor(n: int) -> float:
@@ -89,48 +73,5 @@ def fd_floor(n: int) -> float:
         order = torch.randperm(len(test), generator=generator)
         by_class = [order[labels[order] == c] for c in range(10)]
         picked = torch.stack(by_class, dim=1).flatten()[:n]
-        total += frechet_distance(statistics(test[picked]), train)
+        total += frechet_distance(test[picked], train)
     return total / FLOOR_DRAWS
-
-
-class Scores:
-    """All metrics of one sampler, fed batch by batch.
-
-    With a reference ``rmse``; with a judge ``fd_fashion`` and, with labels, ``accuracy``; with both
-    ``feature_rmse``, the root mean square difference of the features to the reference's.
-    """
-
-    def __init__(self) -> None:
-        self._rmse, self._feature_rmse = RunningRmse(), RunningRmse()
-        self._features, self._accuracy = RunningStatistics(), RunningAccuracy()
-
-    def add(
-        self,
-        x: Tensor,
-        reference: Tensor | None,
-        labels: Tensor | None = None,
-        judged: tuple[Tensor, Tensor] | None = None,
-        reference_features: Tensor | None = None,
-    ) -> None:
-        """Takes in a batch of samples and, where there is a judge, its answers on both."""
-        if reference is not None:
-            self._rmse.add(x, reference)
-        if judged is None:
-            return
-        features, logits = judged
-        self._features.add(features)
-        if reference_features is not None:
-            self._feature_rmse.add(features, reference_features)
-        if labels is not None:
-            self._accuracy.add(logits, labels)
-
-    def result(self) -> dict[str, float]:
-        """The metrics by name; those that do not apply, or are not finite, are left out."""
-        found = {
-            "rmse": self._rmse.result(),
-            "feature_rmse": self._feature_rmse.result(),
-            "accuracy": self._accuracy.result(),
-        }
-        if self._features.n >= 2:
-            found["fd_fashion"] = frechet_distance(self._features.result(), real_features()[0])
-        return {name: value for name, value in found.items() if math.isfinite(value)}

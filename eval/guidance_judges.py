@@ -59,9 +59,8 @@ class Judges:
         features, logits = (torch.cat(p) for p in zip(
             *(self.classifier(part) for part in signed.split(500)), strict=True))  # fmt: skip
         found = self.density.judge(signed, labels)
-        found["fd"] = frechet_distance(statistics(features), real_features()[0])
-        own = statistics(self.pixels.features(images))
-        found["fd_pixels"] = frechet_distance(own, self.pixels.statistics)
+        found["fd"] = frechet_distance(features, real_features()[0])
+        found["fd_pixels"] = frechet_distance(self.pixels.features(images), self.pixels.statistics)
         if labels is not None:
             found["accuracy"] = (logits.argmax(1) == labels).double().mean().item()
             knn = self.pixels.answers(images) == labels

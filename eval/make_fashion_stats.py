@@ -30,14 +30,17 @@ def split_features(split: Literal["train", "test"]) -> Tensor:
 def main() -> None:
     path = Path(__file__).parent / "data" / "fashion_stats.npz"
     train, test = statistics(split_features("train")), split_features("test").half()
-    train.save(
+    np.savez_compressed(
         path,
+        mu=train.mu,
+        sigma=train.sigma,
+        n=np.int64(60_000),
         test_features=test.numpy(),
         test_labels=load_fashion("test")[1].to(torch.uint8).numpy(),
-        extractor=np.array("fewstep classifier, 64 features"),
+        extractor=np.array("fd-cnn:fashion"),
         weights_sha256=np.array(weights_sha256("classifier")),
     )
-    floor = frechet_distance(statistics(test), train)
+    floor = frechet_distance(test, train)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, FD-fashion of the test split {floor:.4g}")
 
 

@@ -73,8 +73,12 @@ def rarity_score(x: Tensor, real: Tensor, k: int = RARITY_K) -> Tensor:
     return smallest_ball(x, real, nearest(real, real, k, others=True)[0][:, -1])
 
 
-def _tiles(x: Tensor, real: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Row ranges of x and their squared distances to all of ``real``, up to rounding."""
+def tiles(x: Tensor, real: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Row ranges of x and their squared distances to all of ``real``, up to rounding.
+
+    Args:
+        x, real: (n, d) and (m, d), as :func:`checked` returns them.
+    """
     # Rounding is relative to the norms: measured from the centre, they are as small as they get.
     centre = real.mean(0)
     x, real = x - centre, real - centre
@@ -90,12 +94,12 @@ def nearest(x: Tensor, real: Tensor, k: int, *, others: bool = False) -> tuple[T
 
     With ``others``, x is ``real`` and no sample is its own neighbour.
     """
-    x, real = _checked(x, real)
+    x, real = checked(x, real)
     most = len(real) - others
     if not 1 <= k <= most:
         raise ValueError(f"k must be 1 to {most} for {len(real)} real samples, got {k}")
     distances, indices = x.new_empty(len(x), k), x.new_empty(len(x), k, dtype=torch.int64)
-    for rows, squared in _tiles(x, real):
+    for rows, squared in tiles(x, real):
         if others:
             squared.diagonal(rows.start).fill_(torch.inf)
         # A few more than k, then from differences: what the tiles round cannot change the answer.
@@ -106,7 +110,8 @@ def nearest(x: Tensor, real: Tensor, k: int, *, others: bool = False) -> tuple[T
     return distances, indices
 
 
-def _checked(x: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+def checked(x: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Both on one device and in one precision: float64 if ``real`` is, else float32."""
     if x.ndim != 2 or real.ndim != 2 or x.shape[1] != real.shape[1] or not len(real):
         raise ValueError(
             f"samples and real samples must be (n, d) and (m, d) with the same d and m >= 1, got "
@@ -135,11 +140,11 @@ def factor(distances: Tensor, indices: Tensor, radii: Tensor, densities: Tensor)
 
 
 def smallest_ball(x: Tensor, real: Tensor, radii: Tensor) -> Tensor:
-    x, real = _checked(x, real)
+    x, real = checked(x, real)
     # The smallest ball first: then the first that contains a sample is the one asked for.
     radii, order = radii.sort()
     smallest, limits = x.new_empty(len(x)), radii.square()
-    for rows, squared in _tiles(x, real[order]):
+    for rows, squared in tiles(x, real[order]):
         inside = squared < limits
         smallest[rows] = radii[inside.byte().argmax(1)].where(inside.any(1), torch.nan)
     return smallest

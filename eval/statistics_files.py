@@ -3,7 +3,8 @@
 =============  ======  =============================================================
 written by     suffix  content
 =============  ======  =============================================================
-fewstep        .npz    ``mu``, ``sigma``, and ``n`` and the names of what made them
+fewstep        .npz    ``mu``, ``sigma``, ``n``, the names of what made them, and if asked
+                       ``features``, a sample of (k, d) for what needs more than moments
 pytorch-fid    .npz    ``mu``, ``sigma``; so too edm and TTUR
 ADM            .npz    ``mu``, ``sigma``, ``mu_s``, ``sigma_s`` and images ``arr_0``
 edm2           .pkl    ``{metric: {"mu": ..., "sigma": ...}, "num_images": ...}``
@@ -112,8 +113,38 @@ def load_npz(path: str | Path) -> FeatureStatistics:
         return FeatureStatistics(arrays["mu"], arrays["sigma"], n, **texts)
 
 
-def save_npz(statistics: FeatureStatistics, path: str | Path) -> None:
+def load_features(path: str | Path) -> NDArray[np.float32] | None:
+    """The features (k, d) of an .npz of ours; None of a file that has none.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a damaged file, or features of another size than its statistics.
+    """
+    if Path(path).suffix.lower() != ".npz":
+        return None
+    with _opened(path) as file, np.load(file, allow_pickle=False) as arrays:
+        if "features" not in arrays.files:
+            return None
+        _check_keys(arrays.files)
+        features: NDArray[Any] = arrays["features"]
+        dim = len(arrays["mu"])
+        if features.ndim != 2 or features.shape[1] != dim or not np.isfinite(features).all():
+            raise ValueError(
+                f"its features must be finite and (k, {dim}), as its statistics are, got shape "
+                f"{features.shape}; run fewstep ref again"
+            )
+        return features.astype(np.float32)
+
+
+def save_npz(
+    statistics: FeatureStatistics, path: str | Path, features: NDArray[np.float32] | None = None
+) -> None:
     """An .npz that pytorch-fid, edm and edm2 read too; what is None is left out.
+
+    Args:
+        statistics: of all samples.
+        path: ends in .npz.
+        features: (k, d) of some of the samples.
 
     Raises:
         ValueError: if ``path`` does not end in .npz, by which the harnesses know the format.
@@ -121,6 +152,8 @@ def save_npz(statistics: FeatureStatistics, path: str | Path) -> None:
     _check_suffix(path, ".npz")
     known = {name: getattr(statistics, name) for name in ("n", *TEXTS)}
     extra: dict[str, Any] = {name: np.array(x) for name, x in known.items() if x is not None}
+    if features is not None:
+        extra["features"] = features.astype(np.float32)
     with Path(path).open("wb") as file:
         np.savez_compressed(file, mu=statistics.mu, sigma=statistics.sigma, **extra)
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from fewstep.eval import extractors, inception_weights
 from fewstep.eval.extractors import (
     EXTRACTORS,
-    MAX_LEVELS,
     NOT_COMPARABLE,
     Extractor,
     comparison_note,
@@ -24,6 +23,7 @@ from fewstep.eval.extractors import (
 from fewstep.eval.features import Judge
 from fewstep.eval.inception import InceptionExtractor
 from fewstep.eval.inception_weights import VARIABLE, ExtractorUnavailableError
+from fewstep.eval.moments import LARGEST
 from fewstep.models.bundled import weights_sha256
 from fewstep.models.data import to_signed
 
@@ -60,9 +60,9 @@ def test_features_fit_the_description(extractor: Extractor) -> None:
 
 
 def test_scale_leaves_room_for_exact_sums(extractor: Extractor) -> None:
-    assert extractor.bound * extractor.scale <= MAX_LEVELS
+    assert extractor.bound * extractor.scale <= LARGEST
     assert math.log2(extractor.scale).is_integer()
-    assert 128 * MAX_LEVELS**2 <= 2**53
+    assert 128 * LARGEST**2 <= 2**53
 
 
 def test_each_row_depends_on_its_image_alone(extractor: Extractor) -> None:

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from fewstep.eval.frechet import frechet_distance
-from fewstep.eval.metrics import GaussianStatistics
 from fewstep.eval.statistics_files import (
     FeatureStatistics,
     load_edm2,
@@ -101,8 +100,7 @@ def test_our_npz_survives_and_the_others_read_it(
     if statistics is BARE:
         assert set(content) == {"mu", "sigma"}
     else:
-        present = GaussianStatistics.load(path)
-        assert (present.n, present.mean.tolist()) == (50, MU.tolist())
+        assert int(content["n"]) == 50
 
 
 def test_pytorch_fid_reads_our_npz(tmp_path: Path) -> None:
