@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fewstep.eval.loading import FORMS
 from fewstep.eval.problems import PROBLEMS
 from fewstep.guidance.parse import MODELS, MODIFIERS, SOURCES
 from fewstep.samplers import DEFAULT_SPECS, SAMPLERS
@@ -38,7 +39,8 @@ def show_lists() -> None:
     for line in (
         "NAME:VALUE,... or NAME:KEY=VALUE; + adds sources, | applies a modifier to its left:",
         "(icg:1.4|interval:0.28,2.9)+tsg\n",
-        f"problems: {', '.join(PROBLEMS)}",
+        f"problems: {', '.join(PROBLEMS)},",
+        f"or {FORMS}",
         f"processes: {', '.join(PROCESSES)}",
     ):
         console.print(line, markup=False, highlight=False)

@@ -1,171 +1,26 @@
-"""Benchmark problems: a denoiser, a process and the solution every sampler is scored against.
-
-The score is the root mean square, over samples and elements, of the difference to the solution of
-the probability-flow ODE at sigma -> 0 from the same starting state. A variance-preserving run
-starts from unit normal noise at the last training time, as pipelines do.
-"""
+"""The bundled benchmark problems, and how a problem is loaded by name."""
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.resources import files
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fewstep.eval.cache import cached, digest
-from fewstep.eval.classifiers import Models, fashion_models, mixture_models
-from fewstep.eval.keys import checked_field, reference_key
-from fewstep.guidance import Expression
-from fewstep.models.adapters import PredictionType
+from fewstep.eval.cache import digest
+from fewstep.eval.classifiers import fashion_models, mixture_models
+from fewstep.eval.problem import Problem, rmse
 from fewstep.models.bundled import bundled_denoiser, weights_sha256
 from fewstep.models.exact import MixtureDenoiser
 from fewstep.models.fashion import NUM_CLASSES
-from fewstep.models.ode import level_at, reference_solution
 from fewstep.schedules import VE, Flow, NoiseProcess, discrete_vp
-from fewstep.types import Denoiser, Level
 
+__all__ = ["PROBLEMS", "Problem", "ProblemDtype", "load_problem", "rmse"]
 
-@dataclass(frozen=True)
-class Problem:
-    """One benchmark problem.
-
-    Attributes:
-        name: key in ``PROBLEMS``.
-        denoiser: without guidance.
-        shape: of one sample.
-        fingerprint: tells its data or weights from any other.
-        num_classes: 0 without classes.
-        models: functions that load what guidance may need, by name, see ``parse_guidance``.
-        exact: whether the denoiser is in closed form, to be solved in float64 down to sigma -> 0.
-        device: where the denoiser is, and noise and labels are handed out.
-    """
-
-    name: str
-    denoiser: Denoiser
-    shape: tuple[int, ...]
-    fingerprint: str
-    num_classes: int = 0
-    models: Models = field(default_factory=dict)
-    exact: bool = True
-    device: str = "cpu"
-
-    @property
-    def process(self) -> NoiseProcess:
-        return self.denoiser.process
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What samples are computed in."""
-        return torch.float64 if self.exact else torch.float32
-
-    @property
-    def start_scale(self) -> float:
-        """Standard deviation of the starting noise: 1, or sigma_max of a VE process."""
-        return self.process.start_scale
-
-    def initial_noise(
-        self, n: int, seed: int = 0, dtype: torch.dtype = torch.float32, *, first: int = 0
-    ) -> Tensor:
-        """The (n, ...) state at the start; sample ``first`` + i depends on ``seed`` and that alone.
-
-        Drawn in float64 on the CPU, so that dtypes and devices agree up to rounding.
-        """
-        rows = torch.empty(n, *self.shape, dtype=torch.float64)
-        for index, row in enumerate(rows, first):
-            # Neighbouring seeds of the generator must not give related streams: hash the pair.
-            mixed = int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])
-            row.normal_(generator=torch.Generator().manual_seed(mixed))
-        return (self.start_scale * rows).to(self.device, dtype)
-
-    def labels(self, n: int, generator: torch.Generator | None = None) -> Tensor | None:
-        """(n,) classes: 0, 1, 2 ... in turn, or random with a generator; None without classes."""
-        if not self.num_classes:
-            return None
-        if generator is None:
-            return torch.arange(n, device=self.device) % self.num_classes
-        return torch.randint(self.num_classes, (n,), generator=generator).to(self.device)
-
-    def prediction(
-        self, x: Tensor, time: float, cond: Any = None, kind: PredictionType = "epsilon"
-    ) -> Tensor:
-        """What a network of prediction type ``kind`` would return, for other packages' samplers."""
-        alpha, sigma = (float(value) for value in self.process.alpha_sigma(time))
-        return self.output(x, Level(float(time), alpha, sigma), cond, kind)
-
-    def output(
-        self, x: Tensor, level: Level, cond: Any = None, kind: PredictionType = "epsilon"
-    ) -> Tensor:
-        """The same at a level, by which guidance tells where in a run it is."""
-        x0 = self.denoiser(x, level, cond)
-        eps = (x - level.alpha * x0) / level.sigma
-        if kind == "epsilon":
-            return eps
-        if kind == "v_prediction":
-            return level.alpha * eps - level.sigma * x0
-        return x0 if kind == "sample" else eps - x0
-
-    def reference(
-        self, noise: Tensor, cond: Tensor | None = None, guidance: Expression | None = None
-    ) -> Tensor:
-        """The float64 solution at sigma -> 0 from ``noise``, on its device, cached on disk.
-
-        Exact problems are solved with a root mean square error below 1e-6 (a test measures it).
-        The bundled network is solved to its least trained level with an error of 7e-5, and of 2e-4
-        under CFG(3), measured against dopri8 at tolerances 1e-7 and 1e-6 (4 to 6 times the calls).
-
-        Args:
-            noise: from :meth:`initial_noise`; its values are part of the cache key.
-            cond: (n,) classes, or None.
-            guidance: None for the plain conditional prediction.
-
-        Raises:
-            ValueError: for guidance without a solution (``Expression.is_field``).
-        """
-        breakpoints = checked_field(guidance)
-        key = reference_key(self.fingerprint, self.process, guidance, noise, cond)
-        solution = cached(
-            key and f"{self.name}-{key[:24]}",
-            lambda: self._solve(noise, cond, guidance, breakpoints),
-        )
-        return solution.to(noise.device)
-
-    def _solve(
-        self, noise: Tensor, cond: Tensor | None, guidance: Expression | None,
-        breakpoints: tuple[float, ...],
-    ) -> Tensor:  # fmt: skip
-        denoiser = self.denoiser if guidance is None else guidance.wrap(self.denoiser)
-        # Below its least trained level a network's answer means nothing, and on a function that is
-        # rounded to float32 the higher order does not pay: 8 takes twice the calls of 5. Guidance
-        # may have kinks, at which the tightest tolerance takes ten times the calls.
-        method, tolerance = ("dopri8", 1e-9 if guidance is None else 1e-8)
-        if not self.exact:
-            method, tolerance = "dopri5", 1e-6
-        rho_end = None if self.exact else self.process.rho_min
-        solutions = []
-        for start in range(0, len(noise), 128):
-            rows = slice(start, start + 128)
-            labels = None if cond is None else cond[rows]
-            solution, _ = reference_solution(
-                denoiser, noise[rows].double(), labels,
-                method=method, tolerance=tolerance, rho_end=rho_end, breakpoints=breakpoints,
-            )  # fmt: skip
-            solutions.append(solution)
-        return torch.cat(solutions).cpu()
-
-    @cached_property
-    def start_level(self) -> Level:
-        """The level of :meth:`initial_noise`."""
-        return level_at(self.process, self.process.rho_max)
-
-
-def rmse(x: Tensor, reference: Tensor) -> float:
-    """Root mean square difference over samples and elements."""
-    return float((x.double() - reference).square().mean().sqrt())
+ProblemDtype = Literal["float32", "float16", "bfloat16"]  # of a pipeline's network
 
 
 def _data(name: str) -> bytes:
@@ -227,13 +82,34 @@ PROBLEMS: dict[str, Callable[[str, str], Problem]] = {
 }  # fmt: skip
 
 
-def load_problem(name: str, device: str = "cpu") -> Problem:
-    """The problem of that name, its denoiser on ``device``.
+def load_problem(
+    name: str,
+    device: str = "cpu",
+    *,
+    prompts: Path | None = None,
+    dtype: str = "float32",
+) -> Problem:
+    """A problem, its denoiser on ``device``.
+
+    Prompts act as classes: of K, label i is prompt i, and the null class is the empty prompt, so
+    guidance and the choice of labels work as for classes.
+
+    Args:
+        name: a key of ``PROBLEMS``; a diffusers pipeline, as a folder or as a hub id "org/name";
+            ``module:attribute`` or ``path/file.py:attribute``, which is a problem, or a function
+            that returns one and takes nothing, or a ``device``.
+        device: a torch device.
+        prompts: a text file, one a line, for text-to-image pipelines.
+        dtype: of a pipeline's network, ``float32``, ``float16`` or ``bfloat16``; sampling stays in
+            float32.
 
     Raises:
-        ValueError: for an unknown name.
-        FileNotFoundError: if the bundled weights are missing.
+        ValueError: for an unknown name, or one that cannot be loaded, in one line.
+        FileNotFoundError: if the bundled weights are missing, or the prompts.
     """
+    from fewstep.eval.loading import load_other, refuse_settings  # which make problems themselves
+
     if name not in PROBLEMS:
-        raise ValueError(f"unknown problem {name!r}; known: {', '.join(PROBLEMS)}")
+        return load_other(name, device, prompts, dtype)
+    refuse_settings(name, prompts, dtype)
     return PROBLEMS[name](name, device)

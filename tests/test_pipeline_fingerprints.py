@@ -1,0 +1,54 @@
+"""The fingerprint of a pipeline tells its weights, its prompts and what its output means."""
+
+import shutil
+from pathlib import Path
+
+import diffusers
+import pytest
+from saved_pipelines import PROMPTS, TEXT, changed, ddpm, loaded, prompt_file, saved
+
+from fewstep.eval.problems import load_problem
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # about the schedulers' configs
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    return prompt_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("case", "part"),
+    [("ddpm", "unet"), ("ldm", "vqvae"), ("dit", "vae"), ("sd", "unet"), ("sd", "text_encoder"),
+     ("sdxl", "text_encoder_2"), ("sd3", "transformer")],
+)  # fmt: skip
+def test_one_weight_changes_the_fingerprint(
+    case: str, part: str, prompts: Path, tmp_path: Path
+) -> None:
+    plain = loaded(case, prompts)
+    other = changed(saved(case), part, tmp_path / "other")
+    given = prompts if case in TEXT else None
+    assert load_problem(str(other), prompts=given).fingerprint != plain.fingerprint
+    same = shutil.copytree(saved(case), tmp_path / "same")
+    assert load_problem(str(same), prompts=given).fingerprint == plain.fingerprint
+
+
+def test_prompts_and_what_the_output_means_change_the_fingerprint(
+    prompts: Path, tmp_path: Path
+) -> None:
+    known = {loaded("sd", prompts).fingerprint}
+    for text in ("a b c\nd e\n", "d e\na b c\nf g h i\n", "a b c\nd e\nf g h j"):
+        prompts.write_text(text)
+        known.add(loaded("sd", prompts).fingerprint)
+    pipe = ddpm()
+    for kind in ("epsilon", "sample", "v_prediction"):
+        pipe.scheduler = diffusers.DDIMScheduler(prediction_type=kind)
+        pipe.save_pretrained(tmp_path / kind)
+        known.add(load_problem(str(tmp_path / kind)).fingerprint)
+    assert len(known) == 7
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_prompts(prompts: Path) -> None:
+    plain = loaded("sd", prompts).fingerprint
+    prompts.write_text("\ufeff" + "\n\n".join(PROMPTS), "utf-8")
+    assert loaded("sd", prompts).fingerprint == plain
