@@ -8,15 +8,16 @@ takes the units r, r + w, r + 2w ... and waits for nobody. What is finished is f
 checksum, so a run may be stopped in any way and started again with any number of processes.
 """
 
-import os
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import torch.distributed
-
+from fewstep.eval.clock import Clock, peak_memory
 from fewstep.eval.moments import ExactMoments
+from fewstep.eval.processes import launched
+from fewstep.eval.recipe import Recipe
 from fewstep.eval.shards import ShardFolder, UnitRecord
 from fewstep.eval.units import Generation, Unit
 
@@ -27,17 +28,27 @@ Progress = Callable[[int, int], None]  # (units done, units in total), of this r
 
 @dataclass(frozen=True)
 class Summary:
-    """What one rank did.
+    """What one rank did, or all.
 
     Attributes:
         made: units that were sampled.
-        reused: units of this rank that were there already.
+        reused: units of theirs that were there already.
         damaged: files that were there but not sound, and why; their units were made again.
     """
 
     made: int
     reused: int
     damaged: list[str]
+
+    @classmethod
+    def of_all(cls, parts: Sequence["Summary"]) -> "Summary":
+        """Of all ranks; two may have found the same damaged file of sums."""
+        damaged = dict.fromkeys(text for part in parts for text in part.damaged)
+        return cls(sum(p.made for p in parts), sum(p.reused for p in parts), list(damaged))
+
+    def __str__(self) -> str:
+        files = f", {len(self.damaged)} damaged file{'s' * (len(self.damaged) > 1)} made again"
+        return f"reused {self.reused} units, made {self.made}{files if self.damaged else ''}"
 
 
 def generate(
@@ -48,6 +59,7 @@ def generate(
     world: int | None = None,
     checkpoint_units: int = CHECKPOINT_UNITS,
     progress: Progress | None = None,
+    recipe: Recipe | None = None,
 ) -> Summary:
     """Generates this rank's units that the folder does not hold yet.
 
@@ -62,6 +74,8 @@ def generate(
         checkpoint_units: with ``keep="none"``, units between two copies of the sums on disk, >= 1;
             a crash loses at most as many. Otherwise it loses one.
         progress: told how far this rank is.
+        recipe: what the run was made of, for ``run_from_folder``; found out, as far as it can be,
+            if None.
 
     Raises:
         ValueError: if the folder holds samples of other settings, with a line for each difference;
@@ -71,7 +85,7 @@ def generate(
     if checkpoint_units < 1:
         raise ValueError(f"checkpoint_units must be at least 1, got {checkpoint_units}")
     shards = ShardFolder(folder)
-    shards.claim(run.config)
+    shards.claim(run.config, (recipe or Recipe.of(run)).options())
     own = range(rank, run.units, world)
     with shards.locked(rank):
         finished = shards.finished(own)
@@ -84,8 +98,10 @@ def generate(
 
         tell(0)
         writer = make_writer(run, shards, rank, checkpoint_units)
-        generate_units(run, todo, writer, tell)
-    return Summary(len(todo), len(done), finished.damaged)
+        saving = generate_units(run, todo, writer, tell)
+        summary = Summary(len(todo), len(done), finished.damaged)
+        shards.note(rank, _facts(run, world, summary, saving))
+    return summary
 
 
 def generate_units(
@@ -93,19 +109,35 @@ def generate_units(
     units: Iterable[int],
     writer: "UnitWriter",
     progress: Callable[[int], None] = lambda made: None,
-) -> None:
-    """Generates units in the order given; what was finished is kept if one of them fails."""
+) -> float:
+    """Generates units in the order given, and returns the seconds that saving them took.
+
+    What was finished is kept if one of them fails.
+    """
+    clock = Clock()
     try:
         for made, number in enumerate(units, 1):
             unit = run.make(number)
-            record = UnitRecord(
-                number, unit.pixels, len(unit.images), unit.calls, unit.network_rows,
-                round(unit.seconds, 6),
-            )  # fmt: skip
-            writer.add(record, unit)
+            with clock.phase("save"):
+                record = UnitRecord(
+                    number, unit.pixels, len(unit.images), unit.calls, unit.network_rows,
+                    unit.seconds,
+                )  # fmt: skip
+                writer.add(record, unit)
             progress(made)
     finally:
-        writer.close()
+        with clock.phase("save"):
+            writer.close()
+    return clock.seconds()["save"]
+
+
+def _facts(run: Generation, world: int, summary: Summary, saving: float) -> dict[str, Any]:
+    return {
+        "world": world, "made": summary.made, "reused": summary.reused,
+        "damaged": summary.damaged, "save_seconds": round(saving, 6),
+        "peak_memory": peak_memory(run.problem.device),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
 
 
 class UnitWriter:
@@ -182,17 +214,7 @@ def rank_and_world(rank: int | None = None, world: int | None = None) -> tuple[i
     if (rank is None) != (world is None):
         raise ValueError(f"rank and world go together, got rank={rank} and world={world}")
     if rank is None or world is None:
-        rank, world = _launched()
+        rank, world = launched()
     if not 0 <= rank < world:
         raise ValueError(f"rank must be in 0 .. world - 1, got rank={rank} and world={world}")
     return rank, world
-
-
-def _launched() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    # Making a state would start accelerate's process group, so only one that is there is asked.
-    state = getattr(sys.modules.get("accelerate.state"), "PartialState", None)
-    if state is not None and state._shared_state:
-        return int(state().process_index), int(state().num_processes)
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

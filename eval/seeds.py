@@ -1,5 +1,6 @@
 """Seeds of samples: which there are, and lists of them as texts."""
 
+import re
 from collections.abc import Sequence
 
 SEEDS = 2**32
@@ -17,12 +18,28 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 
 def read_seeds(text: str) -> list[int]:
-    """The seeds that :func:`seeds_text` wrote."""
+    """The seeds that :func:`seeds_text` wrote.
+
+    Raises:
+        ValueError: for any other text.
+    """
     seeds: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        seeds += range(int(first), int(last or first) + 1)
+        first, last = _run(part, text)
+        seeds += range(first, last + 1)
     return seeds
+
+
+def _run(part: str, text: str) -> tuple[int, int]:
+    """The ends of ``3`` or ``0-4``."""
+    found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if not first <= last < SEEDS:
+        raise ValueError(
+            "seeds are numbers below 2**32 and runs of them, as in 0-49999 or 1,2,5-9; got "
+            f"{text!r}"
+        )
+    return first, last
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

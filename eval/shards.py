@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fewstep.eval.cache import digest
+from fewstep.eval.differences import difference
 from fewstep.eval.durable import append_durably, write_durably
 
 CONFIG = "config.json"
@@ -35,7 +36,7 @@ class UnitRecord:
         rows: its samples.
         calls: of the network.
         network_rows: rows of those calls, filling included.
-        seconds: of sampling and features.
+        seconds: of making it, by phase.
     """
 
     unit: int
@@ -43,7 +44,7 @@ class UnitRecord:
     rows: int
     calls: int
     network_rows: int
-    seconds: float
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,12 @@ class ShardFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def claim(self, config: dict[str, Any]) -> None:
+    def claim(self, config: dict[str, Any], options: dict[str, Any] | None = None) -> None:
         """Makes it the folder of these settings.
+
+        Args:
+            config: all that the content depends on, as JSON values.
+            options: how to come by it again, if it can be told; kept of the first start.
 
         Raises:
             ValueError: if it holds files of others, with a line for each difference.
@@ -94,14 +99,14 @@ class ShardFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with self._lock("lock-config", fcntl.LOCK_EX):  # the other ranks wait
             if not (self.path / CONFIG).exists():
-                self._write_config(config)
+                self._write_config(config, options)
         self.check(config)
 
     def check(self, config: dict[str, Any]) -> None:
         """Raises ValueError if the folder's settings are others, or FileNotFoundError for none."""
         there, now = self.config(), json.loads(json.dumps(config))
         if there != now:
-            raise ValueError(_difference(self.path, there, now))
+            raise ValueError(difference(self.path, there, now))
 
     def config(self) -> dict[str, Any]:
         """The settings of the folder.
@@ -122,6 +127,22 @@ class ShardFolder:
         if not sound:
             raise ValueError(f"{path} was changed by hand or damaged; use another folder")
         return config
+
+    def options(self) -> dict[str, Any]:
+        """How the folder was asked for.
+
+        Raises:
+            FileNotFoundError, ValueError: as :meth:`config`, or if that was not told.
+        """
+        self.config()
+        options: dict[str, Any] | None = json.loads((self.path / CONFIG).read_text())["options"]
+        if options is None:
+            raise ValueError(f"{self.path / CONFIG} does not tell how it was asked for")
+        return options
+
+    def note(self, rank: int, facts: dict[str, Any]) -> None:
+        """Adds a line to the rank's log, which nothing depends on."""
+        append_durably(self.path / f"log-{rank}.jsonl", json.dumps(facts))
 
     @contextmanager
     def locked(self, rank: int) -> Iterator[None]:
@@ -179,7 +200,7 @@ class ShardFolder:
             fcntl.flock(file, how)
             yield
 
-    def _write_config(self, config: dict[str, Any]) -> None:
+    def _write_config(self, config: dict[str, Any], options: dict[str, Any] | None) -> None:
         if any(self.path.glob("journal-*.jsonl")):
             raise ValueError(
                 f"{self.path} has journals but no {CONFIG}, so what they are of is not known; "
@@ -190,7 +211,9 @@ class ShardFolder:
             "platform": platform.platform(terse=True),
             **{name: version(name) for name in ("numpy", "safetensors")},
         }
-        whole = {"sha256": config_hash(config), "config": config, "made_on": made_on}
+        whole = {
+            "sha256": config_hash(config), "config": config, "options": options, "made_on": made_on,
+        }  # fmt: skip
         write_durably(self.path / CONFIG, (json.dumps(whole, indent=1) + "\n").encode())
 
     def _problem(self, piece: Piece) -> str:
@@ -221,18 +244,3 @@ def read_journal(path: Path) -> list[Piece]:
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
     return pieces
-
-
-def _difference(path: Path, there: dict[str, Any], now: dict[str, Any]) -> str:
-    keys = [key for key in {**there, **now} if there.get(key) != now.get(key)]
-    lines = [f"  {key}: {_short(there.get(key))} there, {_short(now.get(key))} now" for key in keys]
-    return "\n".join(
-        [f"{path} was made with other settings:", *lines,
-         "go on with those settings, use another folder, or delete this one"]
-    )  # fmt: skip
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    # The ends of two lists may be equal: the hash tells that they are not.
-    return text if len(text) <= 70 else f"{text[:50]}... (sha256 {digest([text])[:8]})"

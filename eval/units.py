@@ -10,7 +10,6 @@ draws, two samples never share a stream if their seeds are less than 5 million a
 """
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from torch import Tensor
 
 import fewstep
 from fewstep.eval.cache import digest
+from fewstep.eval.clock import Clock
 from fewstep.eval.extractors import Extractor
 from fewstep.eval.guides import Meter, WrittenGuidance, read_guidance
 from fewstep.eval.jobs import guided_plan
@@ -31,7 +31,7 @@ from fewstep.eval.seeds import check_seeds, seeds_text
 from fewstep.guidance.context import Draws
 from fewstep.samplers import Plan, sample
 
-FORMAT = 1
+FORMAT = 2
 Classes = Literal["uniform", "turn"]
 Keep = Literal["none", "features", "images"]
 
@@ -46,7 +46,7 @@ class Unit:
         features: (n, dim) float32, or None without an extractor.
         calls: of the network.
         network_rows: rows of those calls, the filling included.
-        seconds: of sampling and features.
+        seconds: by phase: ``network``, ``solver``, ``decode`` (to 8 bits, too), ``features``.
     """
 
     images: Tensor
@@ -54,7 +54,7 @@ class Unit:
     features: Tensor | None
     calls: int
     network_rows: int
-    seconds: float
+    seconds: dict[str, float]
 
     @property
     def pixels(self) -> str:
@@ -140,6 +140,7 @@ class Generation:
             "fingerprint": problem.fingerprint,
             "process": digest([json.dumps(problem.process.identity(), sort_keys=True)]),
             "shape": list(problem.shape),
+            "image_shape": list(getattr(problem, "image_shape", problem.shape)),
             "num_classes": problem.num_classes,
             "dtype": str(problem.dtype),
             "sampler": self.plan.name,
@@ -156,7 +157,7 @@ class Generation:
             "extractor": extractor and extractor.name,
             "extractor_weights": extractor and extractor.fingerprint,
             "extractor_scale": extractor and extractor.scale,
-            **_arithmetic(problem.device),
+            **arithmetic(problem.device),
         }
 
     def seeds_of(self, unit: int) -> Sequence[int]:
@@ -170,22 +171,27 @@ class Generation:
         Raises:
             ValueError: if a sample is not finite.
         """
-        begun = time.perf_counter()
         problem, seeds = self.problem, list(self.seeds_of(unit))
         rows, filled = len(seeds), seeds + seeds[-1:] * (self.unit_size - len(seeds))
         labels, meter = self._labels(unit, filled), Meter(self._guidance.expression)
+        clock = Clock(problem.device)
         with strict_float32(torch.device(problem.device)):
-            x = sample(
-                problem.denoiser, self.plan, self.plan.nfe, shape=(len(filled), *problem.shape),
-                cond=None if labels is None else labels.to(problem.device), guidance=meter,
-                seeds=filled, device=problem.device, dtype=problem.dtype,
-            )[:rows].cpu()  # fmt: skip
-        images = quantised(x)
-        features = None if self.extractor is None else self.extractor(images).float().cpu()
+            with clock.phase("solver"):
+                x = sample(
+                    clock.timed(problem.denoiser), self.plan, self.plan.nfe,
+                    shape=(len(filled), *problem.shape),
+                    cond=None if labels is None else labels.to(problem.device), guidance=meter,
+                    seeds=filled, device=problem.device, dtype=problem.dtype,
+                )  # fmt: skip
+            with clock.phase("decode"):
+                # Decoders, too, round by the size of their batch: the filling is cut off behind.
+                images = quantised(getattr(problem, "images", lambda x: x)(x)[:rows].cpu())
+        with clock.phase("features"):
+            features = None if self.extractor is None else self.extractor(images).float().cpu()
         cost = meter.counters
         return Unit(
             images, None if labels is None else labels[:rows], features, cost.calls, cost.rows,
-            time.perf_counter() - begun,
+            {phase: round(seconds, 6) for phase, seconds in clock.seconds().items()},
         )  # fmt: skip
 
     @cached_property
@@ -221,7 +227,7 @@ def quantised(x: Tensor) -> Tensor:
     return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
-def _arithmetic(device: str) -> dict[str, Any]:
+def arithmetic(device: str) -> dict[str, Any]:
     """What the last bits depend on, so that a run goes on where it began or not at all."""
     kind = torch.device(device)
     if kind.type == "cuda":

@@ -1,9 +1,8 @@
 """Generated images depend on their seeds and settings alone; what is kept of them agrees."""
 
-import sys
 import zipfile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from generation_runs import SHAPE, blobs, small_run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fewstep.eval import generation
 from fewstep.eval.collected import export_npz, export_png, statistics, unit_tensors
 from fewstep.eval.extractors import PixelExtractor
 from fewstep.eval.generation import generate, generate_units, make_writer, rank_and_world
@@ -109,6 +109,13 @@ def test_seeds_come_back_from_their_text(seeds: list[int]) -> None:
     assert seeds_text(range(50_000)) == "0-49999"
 
 
+@pytest.mark.parametrize("text", ["", "a", "5-1", "-3", "1,,2", "1-2-3", "4294967296", "0.5"])
+def test_other_texts_are_no_seeds(text: str) -> None:
+    assert read_seeds(" 1, 5-7") == [1, 5, 6, 7]
+    with pytest.raises(ValueError, match=f"as in 0-49999 or 1,2,5-9; got '{text}'"):
+        read_seeds(text)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -191,23 +198,10 @@ def test_exports_need_images(tmp_path: Path) -> None:
         next(unit_tensors(tmp_path))
 
 
-def test_rank_and_world_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    assert rank_and_world() == (0, 1)
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    assert rank_and_world() == (1, 3)
-
-    class PartialState:
-        _shared_state: ClassVar[dict[str, bool]] = {"made": True}
-        process_index, num_processes = 4, 5
-
-    module = type("module", (), {"PartialState": PartialState})
-    monkeypatch.setitem(sys.modules, "accelerate.state", module)
-    assert rank_and_world() == (4, 5)
-    monkeypatch.setattr(PartialState, "_shared_state", {})
-    assert rank_and_world() == (1, 3)
+def test_ranks_are_in_their_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "launched", lambda: (2, 3))
+    assert rank_and_world() == (2, 3)
+    assert rank_and_world(0, 1) == (0, 1)
     for rank, world in ((3, 3), (-1, 2), (0, 0), (0, None)):
         with pytest.raises(ValueError, match="rank"):
             rank_and_world(rank, world)
