@@ -1,5 +1,6 @@
 """What is done with a complete folder of generated samples: statistics, and files for others."""
 
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +12,11 @@ import torch
 from torch import Tensor
 
 from fewstep.eval.extractors import Extractor
+from fewstep.eval.image_sets import COLOURS, GREY
 from fewstep.eval.moments import ExactMoments
 from fewstep.eval.seeds import read_seeds
 from fewstep.eval.shards import ShardFolder
 from fewstep.eval.verification import complete
-
-GREY, COLOURS = 1, 3
 
 
 def unit_tensors(folder: str | Path) -> Iterator[dict[str, Tensor]]:
@@ -33,19 +33,49 @@ def unit_tensors(folder: str | Path) -> Iterator[dict[str, Tensor]]:
         yield shards.load(piece)
 
 
+def unit_features(folder: str | Path, extractor: Extractor) -> Iterator[Tensor]:
+    """Features (k, dim) of each unit in order: those kept, if they are of this extractor.
+
+    Args:
+        folder: where samples were generated.
+        extractor: of kept images any one, else the one that the features were made with.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`unit_tensors`, or if there are only features of
+            another extractor.
+    """
+    own = _check_extractor(folder, extractor)
+    for tensors in unit_tensors(folder):
+        features = tensors.get("features") if own else None
+        yield extractor(tensors["images"]).float().cpu() if features is None else features
+
+
 def statistics(folder: str | Path, extractor: Extractor) -> ExactMoments:
     """Exact sums of the features of all samples, bit for bit the same whatever was kept.
 
     Args:
-        folder: where samples were generated.
-        extractor: of the features; of kept images any one, else the one that they were made with.
+        folder, extractor: as in :func:`unit_features`.
 
     Raises:
         FileNotFoundError, ValueError: if nothing was generated there, a unit is missing, or
             features are of another extractor.
     """
+    _check_extractor(folder, extractor)
     shards = ShardFolder(folder)
-    config = shards.config()
+    moments = ExactMoments(extractor.dim, extractor.scale, extractor.bound)
+    if shards.config()["keep"] == "none":
+        for piece in complete(shards).pieces:
+            state = shards.load(piece)
+            moments.merge(ExactMoments.from_state(state, extractor.scale, extractor.bound))
+        return moments
+    for features in unit_features(folder, extractor):
+        moments.add(features)
+    return moments
+
+
+def _check_extractor(folder: str | Path, extractor: Extractor) -> bool:
+    """Whether what is kept is of this extractor. Raises ValueError if it is all there is."""
+    config = ShardFolder(folder).config()
     own = (extractor.name, extractor.fingerprint, extractor.scale)
     there = tuple(config[f"extractor{suffix}"] for suffix in ("", "_weights", "_scale"))
     if config["keep"] != "images" and own != there:
@@ -53,16 +83,7 @@ def statistics(folder: str | Path, extractor: Extractor) -> ExactMoments:
             f"{folder} holds features of {there[0]} ({str(there[1])[:8]}, scale {there[2]}), not "
             f"of {own[0]} ({own[1][:8]}, scale {own[2]}); generate with keep='images' for any other"
         )
-    moments = ExactMoments(extractor.dim, extractor.scale, extractor.bound)
-    if config["keep"] == "none":
-        for piece in complete(shards).pieces:
-            state = shards.load(piece)
-            moments.merge(ExactMoments.from_state(state, extractor.scale, extractor.bound))
-        return moments
-    for tensors in unit_tensors(folder):
-        features = tensors.get("features") if own == there else None
-        moments.add(extractor(tensors["images"]) if features is None else features)
-    return moments
+    return own == there
 
 
 def export_npz(folder: str | Path, path: str | Path) -> None:
@@ -112,14 +133,19 @@ def export_png(folder: str | Path, path: str | Path) -> None:
                 )
                 yield f"{next(seeds):06d}.png", content.getvalue()
 
-    if path.suffix != ".zip":
-        path.mkdir(parents=True, exist_ok=True)
-        for name, content in pictures():
-            (path / name).write_bytes(content)
+    if path.suffix.lower() == ".zip":
+        with _finished_file(path) as part, zipfile.ZipFile(part, "w") as archive:
+            for name, content in pictures():
+                archive.writestr(name, content)
         return
-    with _finished_file(path) as part, zipfile.ZipFile(part, "w") as archive:
+    if path.exists() and any(path.iterdir()):  # others' images would count among these
+        raise ValueError(f"{path} is not empty; export into a new folder")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as made:
+        target = Path(made) / "images"
+        target.mkdir()
         for name, content in pictures():
-            archive.writestr(name, content)
+            (target / name).write_bytes(content)
+        target.replace(path)  # all of them, or none
 
 
 @contextmanager
@@ -136,7 +162,7 @@ def _finished_file(path: Path) -> Iterator[Path]:
 def _image_shape(folder: str | Path) -> tuple[int, tuple[int, int, int]]:
     """How many images there are, and (h, w, c) of one."""
     config = ShardFolder(folder).config()
-    shape = config["shape"]
+    shape = config["image_shape"]
     if config["keep"] != "images" or len(shape) != 3 or shape[0] not in (GREY, COLOURS):
         raise ValueError(
             f"{folder} keeps {config['keep']} of samples of shape {tuple(shape)}; an export needs "

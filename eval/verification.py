@@ -55,9 +55,18 @@ class Verification:
         return sum(record.rows for record in self.records.values())
 
     @property
+    def seconds_by(self) -> dict[str, float]:
+        """Of making the units, over all ranks and starts, by phase."""
+        total: dict[str, float] = {}
+        for record in self.records.values():
+            for phase, seconds in record.seconds.items():
+                total[phase] = total.get(phase, 0.0) + seconds
+        return total
+
+    @property
     def seconds(self) -> float:
-        """Of sampling and features, over all ranks and starts."""
-        return sum(record.seconds for record in self.records.values())
+        """The same in all."""
+        return sum(self.seconds_by.values())
 
 
 def verify(
