@@ -30,8 +30,11 @@ def draw_curves(
     background: Series | None = None,
     levels: Mapping[str, float] | None = None,
     across: str = "network calls (NFE)",
+    errors: Series | None = None,
 ) -> None:
     """A metric against the number of calls, or another cost, both on log axes.
+
+    The metric's axis is linear where a value is not positive.
 
     Args:
         path: of the PNG.
@@ -40,12 +43,15 @@ def draw_curves(
         background: more series, in grey and dashed, with the best of them at each number of calls.
         levels: horizontal lines by name.
         across: label of the x axis.
+        errors: half the length of an error bar, by name and number of calls.
     """
     figure = Figure(figsize=(8.6, 4.6), dpi=130, layout="constrained")
     axes = figure.subplots()
     for i, (name, points) in enumerate(series.items()):
-        axes.plot(
-            *_columns(points), label=name, color=COLOURS[i % len(COLOURS)],
+        bars = [(errors or {}).get(name, {}).get(n, 0.0) for n in sorted(points)]
+        axes.errorbar(
+            *_columns(points), yerr=bars if any(bars) else None, capsize=3, elinewidth=1.2,
+            label=name, color=COLOURS[i % len(COLOURS)],
             marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)], markersize=6, linewidth=1.8,
             markeredgecolor="white", markeredgewidth=0.7,
             linestyle=("-", "--", ":")[i // len(COLOURS) % 3],
@@ -54,7 +60,11 @@ def draw_curves(
         _draw_background(axes, background)
     for (name, value), style in zip((levels or {}).items(), ("-.", ":"), strict=False):
         axes.axhline(value, color="0.45", linewidth=1.2, linestyle=style, label=name, zorder=0)
-    axes.set(xscale="log", yscale="log", xlabel=across, ylabel=label)
+    everything = [
+        v for lines in (series, background or {}) for p in lines.values() for v in p.values()
+    ]
+    scale = "log" if min(everything) > 0 else "linear"
+    axes.set(xscale="log", yscale=scale, xlabel=across, ylabel=label)
     _label_ticks(axes, sorted({n for points in series.values() for n in points}))
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(True, which="major", color="0.9", linewidth=0.8)
@@ -89,14 +99,16 @@ def _label_ticks(axes: Axes, calls: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_locator(NullLocator())
     y = axes.yaxis
+    if axes.get_yscale() != "log":
+        return
     low, high = axes.get_ylim()
     if high / low < 30:
-        y.set_major_locator(FixedLocator(_round_numbers(low, high)))
+        y.set_major_locator(FixedLocator(round_numbers(low, high)))
         y.set_major_formatter(lambda value, _: f"{value:g}")
     y.set_minor_formatter(NullFormatter())
 
 
-def _round_numbers(low: float, high: float) -> list[float]:
+def round_numbers(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten between two numbers, and more of them in a short range."""
     digits = (1, 2, 5) if high / low > 6 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
     powers = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
@@ -115,25 +127,26 @@ def draw_images(
 
     Args:
         path: of the PNG.
-        rows: by label, (n, 1, h, w) images in [-1, 1]; every row has the same n.
+        rows: by label, (n, c, h, w) images in [-1, 1], grey or RGB; every row has the same n.
         title: above everything.
         columns: a label for each column.
         scale: whole factor on the pixels.
     """
-    tiles = (torch.stack(list(rows.values()))[:, :, 0].float().clamp(-1, 1) + 1) / 2
-    count, across, height, width = tiles.shape
+    tiles = (torch.stack(list(rows.values())).float().clamp(-1, 1) + 1) / 2
+    count, across, depth, height, width = tiles.shape
     gap = 2  # white pixels between images
-    canvas = torch.ones(count * (height + gap) - gap, across * (width + gap) - gap)
+    canvas = torch.ones(count * (height + gap) - gap, across * (width + gap) - gap, depth)
     for r in range(count):
         for c in range(across):
             top, left = r * (height + gap), c * (width + gap)
-            canvas[top : top + height, left : left + width] = tiles[r, c]
+            canvas[top : top + height, left : left + width] = tiles[r, c].permute(1, 2, 0)
     inches = np.array([canvas.shape[1], canvas.shape[0]]) * scale / 100
     figure = Figure(
         figsize=(float(inches[0]) + 2.6, float(inches[1]) + 1.2), dpi=130, layout="constrained"
     )
     axes = figure.subplots()
-    axes.imshow(canvas.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    # One channel is drawn in grey; the map and its limits do nothing to RGB.
+    axes.imshow(canvas.squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_yticks([r * (height + gap) + height / 2 for r in range(count)], list(rows))
     axes.set_xticks([c * (width + gap) + width / 2 for c in range(across)][: len(columns)], columns)
     axes.xaxis.tick_top()

@@ -4,11 +4,15 @@ import re
 from pathlib import Path
 
 from fewstep.eval.figures import draw_curves, draw_images
-from fewstep.eval.results import METRICS, PEER_PREFIX, Results
-from fewstep.eval.tables import REFERENCE_FREE, best_of_grids, own_rows, subject
+from fewstep.eval.points import points
+from fewstep.eval.repeats import Summary
+from fewstep.eval.results import PEER_PREFIX, Results
+from fewstep.eval.tables import REFERENCE_FREE, best_of_grids, subject
+from fewstep.eval.titles import metric_title
 from fewstep.models.data import CLASS_NAMES
 
-PLOTTED = ("rmse", "feature_rmse", "fd_fashion")
+PLOTTED = ("rmse", "feature_rmse", "fid", "fd_fashion", "fd", "fd_infinity", "kid", "sw2",
+           "w2_gauss", "mmd2")  # fmt: skip
 
 
 def picture_name(results: Results, stem: str, guidance: str) -> str:
@@ -34,14 +38,23 @@ def draw_metrics(results: Results, folder: Path) -> list[str]:
                 "reference": results.env.get("reference", {}).get(guidance, {}).get(metric),
                 "real test images": results.env.get("floor", {}).get(metric),
             }
-            title, name = METRICS[metric][0], picture_name(results, metric, guidance)
+            title, name = metric_title(results, metric), picture_name(results, metric, guidance)
             draw_curves(
                 folder / f"{name}.png", ours, title=f"{title}: {subject(results, guidance)}",
-                label=title, background=peers,
+                label=title, background=peers, errors=deviations(results, metric, guidance),
                 levels={k: v for k, v in levels.items() if v is not None},
             )  # fmt: skip
             drawn.append(f"{name}.png")
     return drawn
+
+
+def deviations(results: Results, metric: str, guidance: str) -> dict[str, dict[int, float]]:
+    """Standard deviations over repeats, by sampler and calls; nothing where there are none."""
+    found: dict[str, dict[int, float]] = {}
+    for point in points(results, guidance):
+        if len(values := point.values(metric)) > 1:
+            found.setdefault(point.sampler, {})[point.nfe] = Summary(values).sd
+    return found
 
 
 def draw_equal_rows(results: Results, folder: Path) -> list[str]:
@@ -52,12 +65,12 @@ def draw_equal_rows(results: Results, folder: Path) -> list[str]:
             continue
         series: dict[str, dict[float, float]] = {}
         for guidance in results.guidance:
-            for row in own_rows(results, guidance):
-                if metric in row.metrics:
-                    line = series.setdefault(f"{row.sampler}, {guidance}", {})
-                    line[row.rows] = row.metrics[metric]
+            for point in points(results, guidance):
+                if point.values(metric) and not point.is_peer:
+                    line = series.setdefault(f"{point.sampler}, {guidance}", {})
+                    line[point.forward_rows] = point.mean(metric)
         if series:
-            name, title = f"{metric}-rows.png", METRICS[metric][0]
+            name, title = f"{metric}-rows.png", metric_title(results, metric)
             draw_curves(
                 folder / name, series, title=f"{title}: {subject(results, 'none')}", label=title,
                 across="forward rows per sample",

@@ -1,30 +1,64 @@
-"""``report.md`` with its pictures, from the results of a benchmark."""
+"""The report of a benchmark: Markdown, pictures and a page, all made from ``results.jsonl``."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+from fewstep.eval.cost_tables import front_grid, time_grid
+from fewstep.eval.durable import append_durably
+from fewstep.eval.html import page
 from fewstep.eval.pictures import draw_equal_rows, draw_metrics, draw_samples, picture_name
-from fewstep.eval.results import METRICS, Results, all_or_nothing, check_writable
-from fewstep.eval.tables import REFERENCE_FREE, equal_rows_table, subject, table, time_table
+from fewstep.eval.result_lines import LINES, parse_runs, read_runs, run_lines
+from fewstep.eval.results import Results, all_or_nothing, check_writable, metric_entry
+from fewstep.eval.summary import notes
+from fewstep.eval.tables import REFERENCE_FREE, equal_rows_table, subject, table
+from fewstep.eval.titles import EXPLAINED, TIMES, metric_title
 
-EXPLAINED = {
-    "rmse": "Root mean square difference, over samples and elements, to the fine solution from the "
-    "same starting noise under the same guidance. It does not judge samplers that add noise, which "
-    "leave that solution.",
-    "feature_rmse": "The same difference in the 64 features of the bundled classifier.",
-    "fd_fashion": "Frechet distance, in the bundled classifier's features, to the Fashion-MNIST "
-    "training images. It is not an FID, and grows as n falls: compare equal n only.",
-    "accuracy": "Share of samples that the bundled classifier gives the class they were asked for.",
-}
+FRONT = "Pareto front (no other sampler is both better and cheaper):"
 
 
-def write_report(results: Results, out: Path) -> list[Path]:
-    """Writes ``results.json``, ``results.csv``, ``report.md`` and PNGs; all of them or none.
+def write_report(results: Results, out: Path, settings: dict[str, Any] | None = None) -> list[Path]:
+    """Adds the run to ``results.jsonl`` and makes the report from its lines.
+
+    Args:
+        results: of a finished run.
+        out: the folder, made if needed.
+        settings: what was asked for, resolved; those of ``results`` if None.
+
+    Returns:
+        The files, as :func:`rebuild`; all of them are there or none.
 
     Raises:
         ValueError: if the folder cannot be written.
     """
     check_writable(out)
+    path = out / LINES
+    text, _ = run_lines(results, settings)
+    # Drawn first, so that nothing is left of what fails; and from the lines, as ever after.
+    made = _render(parse_runs(text, path)[-1], out, before=lambda: append_durably(path, text))
+    return [path, *made]
+
+
+def rebuild(folder: Path) -> list[Path]:
+    """Makes all files of a report again from the newest run of ``results.jsonl``, to the byte.
+
+    Returns:
+        ``results.jsonl``, and ``results.json``, ``results.csv``, ``report.md``, ``report.html`` and
+        PNGs, which appear all or none.
+
+    Raises:
+        FileNotFoundError: if there is no ``results.jsonl``.
+        ValueError: if it holds no finished run, or the folder cannot be written.
+    """
+    runs = read_runs(folder / LINES)
+    if not runs:
+        raise ValueError(f"{folder / LINES} has no finished run; run the benchmark again")
+    check_writable(folder)
+    return [folder / LINES, *_render(runs[-1], folder)]
+
+
+def _render(results: Results, out: Path, before: Callable[[], None] = lambda: None) -> list[Path]:
+    """Writes the files of a report; all of them or none, and ``before`` just before them."""
     with all_or_nothing(out) as folder:
         (folder / "results.json").write_text(results.to_json() + "\n")
         (folder / "results.csv").write_text(results.to_csv())
@@ -33,7 +67,9 @@ def write_report(results: Results, out: Path) -> list[Path]:
             *draw_samples(results, folder),
         ]  # fmt: skip
         (folder / "report.md").write_text(markdown(results, pictures))
+        (folder / "report.html").write_text(page(results))
         names = [path.name for path in sorted(folder.iterdir())]
+        before()
     return [out / name for name in names]
 
 
@@ -43,29 +79,19 @@ def markdown(results: Results, pictures: Iterable[str]) -> str:
     lines = [f"# Benchmark: {subject(results)}", ""]
     where = f"fewstep {env['fewstep']}, torch {env['torch']}, {env['device']}"
     lines += [f"{where}, {env['threads']} threads. Best of each column in bold.", ""]
-    lines += [f"{line}\n" for line in without_reference(results)]
-    for metric in METRICS:
+    lines += [f"{line}\n" for line in notes(results)]
+    for metric in results.metrics:
         lines += _section(results, metric, pictures)
     for metric in REFERENCE_FREE:
         lines += _equal_rows(results, metric, pictures)
-    lines += ["## Time", "", "Seconds for all samples, without warm-up.", ""]
+    lines += ["## Time", "", TIMES, ""]
     for guidance in results.guidance:
-        lines += [*_heading(results, guidance), *time_table(results, guidance), ""]
+        lines += [*_heading(results, guidance), *time_grid(results, guidance).markdown(), ""]
     samples = [name for name in pictures if name.startswith("samples-")]
     if samples:
         lines += ["## Same seeds", ""]
         lines += [f"![Samples of every sampler]({name})\n" for name in samples]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def without_reference(results: Results) -> list[str]:
-    """A line for each guidance under which no sampler could be compared with a solution."""
-    return [
-        f"No RMSE under `{text}`: it draws at random or goes by the steps of the solver, so no two "
-        "samplers are after the same solution."
-        for text in results.guidance
-        if not results.metric("rmse", text)
-    ]
 
 
 def _heading(results: Results, guidance: str) -> list[str]:
@@ -74,11 +100,17 @@ def _heading(results: Results, guidance: str) -> list[str]:
 
 def _section(results: Results, metric: str, pictures: list[str]) -> list[str]:
     """A metric under each guidance that it exists for."""
-    title, direction, form = METRICS[metric]
+    _, direction, form = metric_entry(metric)
+    title = metric_title(results, metric)
     shown = [text for text in results.guidance if results.metric(metric, text)]
     if not shown:
         return []
-    lines = [f"## {title}", "", f"{EXPLAINED[metric]} {direction.capitalize()} is better.", ""]
+    lines = [
+        f"## {title}",
+        "",
+        f"{EXPLAINED.get(metric, '')} {direction.capitalize()} is better.".lstrip(),
+        "",
+    ]
     for guidance in shown:
         lines += [*_heading(results, guidance), *table(results, metric, guidance)]
         reference = results.env.get("reference", {}).get(guidance, {})
@@ -87,7 +119,7 @@ def _section(results: Results, metric: str, pictures: list[str]) -> list[str]:
         if f"{picture_name(results, metric, guidance)}.png" in pictures:
             name = picture_name(results, metric, guidance)
             lines += ["", f"![{title} against network calls]({name}.png)"]
-        lines += [""]
+        lines += ["", FRONT, "", *front_grid(results, metric, guidance).markdown(), ""]
     if metric in results.env.get("floor", {}):
         floor = f"{results.env['floor'][metric]:{form}}"
         lines += [f"As many real test images (the train/test floor): {floor}.", ""]
@@ -96,7 +128,7 @@ def _section(results: Results, metric: str, pictures: list[str]) -> list[str]:
 
 def _equal_rows(results: Results, metric: str, pictures: list[str]) -> list[str]:
     """Guided samplers beside unguided ones that cost as many forward rows."""
-    title = METRICS[metric][0]
+    title = metric_title(results, metric)
     shown = [text for text in results.guidance if results.metric(metric, text)]
     if len(shown) < 2:
         return []

@@ -1,9 +1,13 @@
-"""The results of a benchmark, and how they are kept on disk."""
+"""The results of a benchmark, as ``results.json`` and ``results.csv`` have them.
+
+:mod:`fewstep.eval.result_lines` keeps them in ``results.jsonl``, which all else is made from.
+"""
 
 import csv
 import io
 import json
 import os
+import statistics
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,20 +18,37 @@ from typing import Any
 from torch import Tensor
 
 SCHEMA = 2  # 1 had one guidance, and neither forward rows nor other costs
-# name in results -> (title, direction of better, format)
+# name in results -> (title, direction of better, format); titles.py adds the number of samples
 METRICS: dict[str, tuple[str, str, str]] = {
     "rmse": ("RMSE to the reference", "lower", ".4f"),
     "feature_rmse": ("Feature RMSE to the reference", "lower", ".3f"),
+    "fid": ("FID", "lower", ".3f"),
     "fd_fashion": ("FD-fashion", "lower", ".3f"),
+    "fd": ("FD", "lower", ".4g"),
+    "fd_infinity": ("FD-infinity", "lower", ".3f"),
+    "kid": ("KID", "lower", ".5f"),
+    "sw2": ("Sliced W2", "lower", ".4f"),
+    "w2_gauss": ("Gaussian W2", "lower", ".4f"),
+    "mmd2": ("Squared MMD", "lower", ".5f"),
+    "precision": ("Precision", "higher", ".3f"),
+    "recall": ("Recall", "higher", ".3f"),
+    "density": ("Density", "higher", ".3f"),
+    "coverage": ("Coverage", "higher", ".3f"),
     "accuracy": ("Class accuracy", "higher", ".3f"),
 }
 PEER_PREFIX = "diffusers:"
 EXTRA_COSTS = ("backward_rows", "classifier_rows")
+OPTIONAL = (*EXTRA_COSTS, "seconds_by", "peak_memory")  # left out of files where there is none
+
+
+def metric_entry(name: str) -> tuple[str, str, str]:
+    """Title, direction of better and format of a metric; distances may have names of their own."""
+    return METRICS.get(name, (name, "lower", ".4g"))
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sampler at one number of calls.
+    """One sampler at one number of calls. Rows that differ in their seed only are repeats.
 
     Attributes:
         sampler: a spec, the file name of a saved plan, or a peer.
@@ -39,6 +60,8 @@ class Row:
         seconds: for all n samples, without warm-up.
         backward_rows: rows differentiated through the network, for each sample.
         classifier_rows: forward passes of classifiers, for each sample.
+        seconds_by: seconds of each phase, such as ``network`` and ``features``.
+        peak_memory: the largest use in bytes; 0 if unknown.
     """
 
     sampler: str
@@ -53,10 +76,12 @@ class Row:
     seconds: float
     backward_rows: int | float = 0
     classifier_rows: int | float = 0
+    seconds_by: dict[str, float] = field(default_factory=dict)
+    peak_memory: int = 0
 
     def table(self) -> dict[str, Any]:
-        """The fields by name, without costs of which there are none."""
-        return {k: v for k, v in vars(self).items() if v or k not in EXTRA_COSTS}
+        """The fields by name, without optional ones that hold nothing."""
+        return {k: v for k, v in vars(self).items() if v or k not in OPTIONAL}
 
 
 @dataclass
@@ -67,15 +92,21 @@ class Results:
         env: versions, device, the references' own scores by guidance under ``reference``, and those
             of real images under ``floor``.
         rows: in the order they were asked for: by guidance, sampler and calls.
-        images: the first samples by (guidance, sampler, nfe), in [-1, 1]; empty unless they are
-            images.
+        images: the first samples by (guidance, sampler, nfe), (n, c, h, w) in [-1, 1]; empty
+            unless they are images.
         reference_images: the same samples of the references, by guidance.
+        settings: what was asked for, resolved; only plain values.
+        run: the name of the run in its ``results.jsonl``; empty before it is there.
+        started: ISO 8601; empty if unknown.
     """
 
     env: dict[str, Any]
     rows: list[Row]
     images: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
     reference_images: dict[str, Tensor] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    run: str = ""
+    started: str = ""
 
     def to_json(self) -> str:
         table = {"schema": SCHEMA, "env": self.env, "rows": [row.table() for row in self.rows]}
@@ -103,27 +134,46 @@ class Results:
         """Every guidance that was run, in order."""
         return list(dict.fromkeys(row.guidance for row in self.rows))
 
+    @property
+    def metrics(self) -> list[str]:
+        """The names of every metric that any row has, known ones first."""
+        found = dict.fromkeys(name for row in self.rows for name in row.metrics)
+        return [*(m for m in METRICS if m in found), *(m for m in found if m not in METRICS)]
+
     def to_csv(self) -> str:
-        """A column for each metric that any row has."""
-        names = [m for m in METRICS if any(m in row.metrics for row in self.rows)]
+        """A line for each row; a column for each metric, cost and phase that any row has."""
+        names = self.metrics
         costs = [name for name in EXTRA_COSTS if any(getattr(row, name) for row in self.rows)]
+        phases = list(dict.fromkeys(name for row in self.rows for name in row.seconds_by))
+        memory = ["peak_memory"] if any(row.peak_memory for row in self.rows) else []
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         fixed = ["sampler", "nfe", "calls", "rows", *costs, "seed", "n", "problem", "guidance"]
-        writer.writerow([*fixed, *names, "seconds"])
+        timed = [f"seconds_{name}" for name in phases]
+        writer.writerow([*fixed, *names, "seconds", *timed, *memory])
         for row in self.rows:
             values = [row.metrics.get(name, "") for name in names]
-            writer.writerow([*(getattr(row, key) for key in fixed), *values, f"{row.seconds:.4f}"])
+            seconds = [row.seconds, *(row.seconds_by.get(name, 0) for name in phases)]
+            extra = [*(f"{s:.4f}" for s in seconds), *(getattr(row, name) for name in memory)]
+            writer.writerow([*(getattr(row, key) for key in fixed), *values, *extra])
         return text.getvalue()
 
-    def metric(self, name: str, guidance: str | None = None) -> dict[str, dict[int, float]]:
-        """Values of a metric by sampler and calls asked for, under a guidance (the first)."""
-        found: dict[str, dict[int, float]] = {}
+    def values(self, name: str, guidance: str | None = None) -> dict[str, dict[int, list[float]]]:
+        """Values of a metric over repeats, by sampler and calls, under a guidance (the first)."""
+        found: dict[str, dict[int, list[float]]] = {}
         guidance = self.guidance[0] if guidance is None else guidance
         for row in self.rows:
             if row.guidance == guidance and name in row.metrics:
-                found.setdefault(row.sampler, {})[row.nfe] = row.metrics[name]
+                points = found.setdefault(row.sampler, {})
+                points.setdefault(row.nfe, []).append(row.metrics[name])
         return found
+
+    def metric(self, name: str, guidance: str | None = None) -> dict[str, dict[int, float]]:
+        """As :meth:`values`, the mean of the repeats."""
+        return {
+            sampler: {n: statistics.fmean(values) for n, values in points.items()}
+            for sampler, points in self.values(name, guidance).items()
+        }
 
 
 def _old_rows(row: dict[str, Any]) -> int | float:

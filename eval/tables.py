@@ -1,8 +1,10 @@
 """The tables of a report, as numbers and as Markdown."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
-from fewstep.eval.results import EXTRA_COSTS, METRICS, PEER_PREFIX, Results, Row
+from fewstep.eval.points import points, spread
+from fewstep.eval.results import EXTRA_COSTS, PEER_PREFIX, Results, Row, metric_entry
 
 COSTS = {
     "rows": "forward rows per sample",
@@ -10,8 +12,17 @@ COSTS = {
     "classifier_rows": "classifier passes per sample",
 }
 REFERENCE_FREE = ("fd_fashion", "accuracy")
-# Values with a remark to be put behind them, by row and column.
-Cells = Mapping[str, Mapping[int, tuple[float, str]]]
+
+
+class Cell(NamedTuple):
+    """A value, its spread as text, and a remark to be put behind them."""
+
+    value: float
+    note: str = ""
+    spread: str = ""
+
+
+Cells = Mapping[str, Mapping[int, Cell]]  # by row and column
 
 
 def subject(results: Results, guidance: str | None = None) -> str:
@@ -19,20 +30,21 @@ def subject(results: Results, guidance: str | None = None) -> str:
     row = results.rows[0]
     texts = results.guidance if guidance is None else [guidance]
     named = "" if texts == ["none"] else f", guidance {'; '.join(texts)}"
-    return f"{row.problem}, n = {row.n}, seed {row.seed}{named}"
+    seeds = [str(seed) for seed in dict.fromkeys(row.seed for row in results.rows)]
+    return f"{row.problem}, n = {row.n}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}{named}"
 
 
 def best_of_grids(
     results: Results, metric: str, guidance: str | None = None
 ) -> dict[str, dict[int, tuple[float, str]]]:
     """For each diffusers class and number of calls: its best value over grids, and that grid."""
-    sign = -1 if METRICS[metric][1] == "higher" else 1
+    sign = -1 if metric_entry(metric)[1] == "higher" else 1
     best: dict[str, dict[int, tuple[float, str]]] = {}
-    for sampler, points in results.metric(metric, guidance).items():
+    for sampler, values in results.metric(metric, guidance).items():
         if not sampler.startswith(PEER_PREFIX):
             continue
         name, _, grid = sampler.rpartition(":grid=")
-        for n, value in points.items():
+        for n, value in values.items():
             held = best.setdefault(name, {}).get(n)
             if value == value and (held is None or sign * value < sign * held[0]):
                 best[name][n] = (value, grid)
@@ -59,28 +71,44 @@ def costs(results: Results, guidance: str) -> dict[str, dict[int, str]]:
     return found
 
 
-def table(results: Results, metric: str, guidance: str | None = None) -> list[str]:
-    """A Markdown table: samplers down, calls across, the best of each column bold.
+def metric_cells(results: Results, metric: str, guidance: str) -> dict[str, dict[int, Cell]]:
+    """A metric by sampler and calls; of repeats the mean, standard deviation and least value.
 
-    diffusers' classes have one row each, at their best grid for each number of calls; the last rows
-    tell what a sample cost.
+    diffusers' classes come last, at their best grid for each number of calls.
+    """
+    form = metric_entry(metric)[2]
+    cells: dict[str, dict[int, Cell]] = {}
+    for point in points(results, guidance):
+        if (values := point.values(metric)) and not point.is_peer:
+            notes = [] if point.calls == point.nfe else [f"{point.calls:g} calls"]
+            notes += [f"min {min(values):{form}}"] * (len(values) > 1)
+            cell = Cell(point.mean(metric), ", ".join(notes), spread(values, form))
+            cells.setdefault(point.sampler, {})[point.nfe] = cell
+    for name, best in best_of_grids(results, metric, guidance).items():
+        cells[f"{name}, best grid"] = {n: Cell(*at) for n, at in best.items()}
+    return cells
+
+
+def table(results: Results, metric: str, guidance: str | None = None) -> list[str]:
+    """A Markdown table of :func:`metric_cells`: samplers down, calls across.
+
+    The best of each column is bold; the last rows tell what a sample cost.
     """
     guidance = results.guidance[0] if guidance is None else guidance
-    _, direction, form = METRICS[metric]
-    made = {(row.sampler, row.nfe): row.calls for row in own_rows(results, guidance)}
-    cells: dict[str, dict[int, tuple[float, str]]] = {}
-    for sampler, points in results.metric(metric, guidance).items():
-        if not sampler.startswith(PEER_PREFIX):
-            cells[f"`{sampler}`"] = {
-                n: (v, "" if made[sampler, n] == n else f"{made[sampler, n]:g} calls")
-                for n, v in points.items()
-            }
-    for name, best in best_of_grids(results, metric, guidance).items():
-        cells[f"{name.replace(':', ' ')}, best grid"] = best
+    _, direction, form = metric_entry(metric)
+    cells = {
+        name.replace(":", " ") if name.startswith(PEER_PREFIX) else code(name): row
+        for name, row in metric_cells(results, metric, guidance).items()
+    }
     return [
         *markdown_table(cells, form, max if direction == "higher" else min),
         *cost_lines(results, guidance, sorted({n for row in cells.values() for n in row})),
     ]
+
+
+def code(text: str) -> str:
+    """A name for a cell of a Markdown table."""
+    return f"`{text}`".replace("|", "\\|")
 
 
 def cost_lines(results: Results, guidance: str, columns: Iterable[int]) -> list[str]:
@@ -97,23 +125,23 @@ def equal_rows_table(results: Results, metric: str) -> list[str]:
     Guided runs stand beside unguided ones that the network had as much work with. Rows are rounded
     to whole numbers.
     """
-    _, direction, form = METRICS[metric]
-    cells: dict[str, dict[int, tuple[float, str]]] = {}
-    ours = [row for text in results.guidance for row in own_rows(results, text)]
-    for sampler in dict.fromkeys(row.sampler for row in ours):
-        for row in ours:
-            if row.sampler == sampler and metric in row.metrics:
-                line = cells.setdefault(f"`{sampler}`, `{row.guidance}`".replace("|", "\\|"), {})
-                line[round(row.rows)] = (row.metrics[metric], "")
+    _, direction, form = metric_entry(metric)
+    cells: dict[str, dict[int, Cell]] = {}
+    ours = [p for text in results.guidance for p in points(results, text) if not p.is_peer]
+    for sampler in dict.fromkeys(point.sampler for point in ours):
+        for point in ours:
+            if point.sampler == sampler and (values := point.values(metric)):
+                name = f"{code(sampler)}, {code(point.rows[0].guidance)}"
+                cell = Cell(point.mean(metric), "", spread(values, form))
+                cells.setdefault(name, {})[round(point.forward_rows)] = cell
     return markdown_table(cells, form, max if direction == "higher" else min, unit="rows")
 
 
-def time_table(results: Results, guidance: str) -> list[str]:
-    """Seconds of our samplers."""
-    cells: dict[str, dict[int, tuple[float, str]]] = {}
-    for row in own_rows(results, guidance):
-        cells.setdefault(f"`{row.sampler}`", {})[row.nfe] = (row.seconds, "")
-    return markdown_table(cells, ".3g", None)
+def best_values(cells: Cells, pick: Callable[[Iterable[float]], float]) -> dict[int, float]:
+    """What ``pick`` chooses of each column; a nan is chosen only where there is nothing else."""
+    columns = sorted({n for row in cells.values() for n in row})
+    values = {n: [row[n].value for row in cells.values() if n in row] for n in columns}
+    return {n: pick([v for v in found if v == v] or found) for n, found in values.items()}
 
 
 def markdown_table(
@@ -125,24 +153,19 @@ def markdown_table(
 ) -> list[str]:
     """Lines of Markdown; what ``pick`` chooses of each column is bold."""
     columns = sorted({n for row in cells.values() for n in row})
-    best = (
-        {}
-        if pick is None
-        else {
-            n: pick(row[n][0] for row in cells.values() if n in row and row[n][0] == row[n][0])
-            for n in columns
-        }
-    )
+    best = {} if pick is None else best_values(cells, pick)
     lines = ["| sampler | " + " | ".join(f"{n} {unit}" for n in columns) + " |"]
     lines += ["|:--|" + "--:|" * len(columns)]
     for name, row in cells.items():
         texts = []
         for n in columns:
-            value, note = row.get(n, (float("nan"), ""))
-            text = f"{value:{form}}" if n in row else ""
+            if n not in row:
+                texts.append("")
+                continue
+            text = f"{row[n].value:{form}}"
             # Bold by what is shown: values that print alike are equally good.
-            if n in row and n in best and text == f"{best[n]:{form}}":
+            if n in best and text == f"{best[n]:{form}}":
                 text = f"**{text}**"
-            texts.append(f"{text} ({note})" if note and n in row else text)
+            texts.append(f"{text}{row[n].spread}" + (f" ({row[n].note})" if row[n].note else ""))
         lines.append(f"| {name} | " + " | ".join(texts) + " |")
     return lines
