@@ -14,6 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from fewstep import __version__
+from fewstep.eval.cli_calc import calc, convert, export, ref, verify
+from fewstep.eval.cli_gen import gen
+from fewstep.eval.cli_report import report
 
 app = typer.Typer(
     add_completion=False,
@@ -44,6 +47,21 @@ Guidances = Annotated[
         "runs under each. Default: `none`.",
     ),
 ]  # fmt: skip
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "--problem", "-m", metavar="NAME",
+        help="Of `fewstep list`, a diffusers pipeline (folder or hub id), or `module:function`.",
+    ),
+]  # fmt: skip
+Metrics = Annotated[
+    str, typer.Option(help="Comma list of `fd`, `kid`, `prdc`, `sw2`, `fd_infinity`, `exact`.")
+]
+Weights = Annotated[Path | None, typer.Option(help="Of the extractor; searched for if left out.")]
+Prompts = Annotated[
+    Path | None, typer.Option(help="Texts, one a line, for a model that takes text.")
+]
+Dtype = Annotated[str, typer.Option(help="Of a pipeline: `float32`, `float16`, `bfloat16`.")]
 Device = Annotated[str, typer.Option(help="`auto` (CUDA if there is one), `cpu`, `cuda`, `mps`.")]
 Seed = Annotated[int, typer.Option(help="Of the starting noise.")]
 
@@ -66,34 +84,64 @@ def _common(
 
 @app.command()
 def bench(
+    context: typer.Context,
+    sweep: Annotated[
+        Path | None,
+        typer.Argument(help="YAML file of these options by name; those given here count more."),
+    ] = None,
     samplers: Specs = None,
     nfe: Annotated[str, typer.Option(help="Network calls, a comma list.")] = "5,8,10,20",
-    n: Annotated[int, typer.Option("--n", help="Samples, at least 2.")] = 512,
+    # torchrun takes --n for the beginning of an option of its own.
+    n: Annotated[int, typer.Option("--n", "--count", help="Samples, at least 2.")] = 512,
     seed: Seed = 0,
+    repeats: Annotated[int, typer.Option(help="Runs, each with the next seed.")] = 1,
     guidance: Guidances = None,
-    problem: Annotated[str, typer.Option(help="See `fewstep list`.")] = "fashion",
+    problem: Model = "fashion",
+    metrics: Metrics = "fd",
+    extractor: Annotated[
+        str | None, typer.Option(help="`inception`, `inception:clean`, ...; needs `--ref`.")
+    ] = None,
+    ref: Annotated[str | None, typer.Option(help="Statistics of `fewstep ref`.")] = None,
+    weights: Weights = None,
+    prompts: Prompts = None,
+    dtype: Dtype = "float32",
     peers: Annotated[
         str, typer.Option(help="`none`, or `diffusers`: every class there, on up to six grids.")
     ] = "none",
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("runs/bench"),
     device: Device = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print calls, disk, memory and time; sample nothing.")
+    ] = False,
 ) -> None:
     """Scores samplers against the fine solution from the same noise, and writes a report.
+
+    A run that was stopped goes on where it ended. Under torchrun or `accelerate launch`, each
+    process takes its share.
 
     Example: `fewstep bench --problem mix8 --peers diffusers --samplers "unipc;deis:order=2"`
 
     Example: `fewstep bench --nfe 5,10,20 --guidance "none;cfg:3" --guidance "gfcg:2"`
+
+    Example: `fewstep bench runs/bench/sweep.yaml --n 5000 --metrics fd,kid --dry-run`
     """
     from fewstep.eval.commands import run_and_report
-    from fewstep.eval.setup import Bench
-    from fewstep.samplers import DEFAULT_SPECS
+    from fewstep.eval.estimate import show_estimate
+    from fewstep.eval.sweeps import read_sweep
 
-    setup = Bench(
-        problem=problem, samplers=tuple(samplers or DEFAULT_SPECS), nfe=_numbers("--nfe", nfe), n=n,
-        seed=seed, guidance=guidance or "none", peers=peers, device=device, compile=compile,
-    )  # fmt: skip
-    run_and_report(setup, out)
+    given = {name: value for name, value in context.params.items() if _is_given(context, name)}
+    given.pop("dry_run", None)
+    settings = read_sweep(given.pop("sweep", None), given)
+    if dry_run:
+        show_estimate(settings)
+    else:
+        run_and_report(settings)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
 @app.command()
@@ -161,9 +209,15 @@ def overhead(
 @app.command()
 def doctor() -> None:
     """Checks versions, device, bundled weights, dataset and cache."""
-    from fewstep.eval.commands import show_health
+    from fewstep.eval.doctor import show_health
 
     raise typer.Exit(0 if show_health() else 1)
+
+
+app.command()(gen)
+app.command()(report)
+for _command in (ref, calc, verify, export, convert):
+    app.command()(_command)
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
@@ -211,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _fail(f"{describe()} See fewstep --help.")
     if status == 130:
-        print("interrupted; nothing was written", file=sys.stderr)
+        print("interrupted; what is finished is kept", file=sys.stderr)
     raise SystemExit(status if isinstance(status, int) else 0)
 
 

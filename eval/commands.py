@@ -1,10 +1,8 @@
 """What the commands of the command line do."""
 
 import os
-import platform
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -14,27 +12,24 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fewstep.eval.cache import cache_folder
 from fewstep.eval.guides import Meter, read_guidance
-from fewstep.eval.inception_weights import ExtractorUnavailableError, find_weights
 from fewstep.eval.jobs import guided_plan
 from fewstep.eval.lists import PROCESSES
 from fewstep.eval.problems import load_problem
-from fewstep.eval.report import without_reference
-from fewstep.eval.results import METRICS, PEER_PREFIX, Results, check_writable
+from fewstep.eval.processes import launched, resolve_device
+from fewstep.eval.results import PEER_PREFIX, Results, check_writable, metric_entry
 from fewstep.eval.runner import run_bench
-from fewstep.eval.setup import Bench, resolve_device
+from fewstep.eval.summary import without_reference
+from fewstep.eval.sweeps import Sweep
 from fewstep.eval.tables import best_of_grids, costs, subject
-from fewstep.models import bundled, data
+from fewstep.eval.titles import metric_title
+from fewstep.models import data
 from fewstep.samplers import build_plan
 from fewstep.samplers import sample as draw_samples
 from fewstep.schedules import NoiseProcess
 
-PACKAGES = ("torch", "diffusers", "numpy", "torchdiffeq", "safetensors", "matplotlib")
-OPTIONAL = ("torchvision", "pytorch-fid", "transformers", "scipy")
 
-
-def run_and_report(setup: Bench, out: Path) -> None:
+def run_and_report(sweep: Sweep) -> None:
     """Runs a benchmark with a progress bar (on terminals only), prints the scores."""
     errors, console = Console(stderr=True), Console()
     columns = (
@@ -47,18 +42,20 @@ def run_and_report(setup: Bench, out: Path) -> None:
         def show(done: int, total: int, text: str) -> None:
             bar.update(task, completed=done, total=total, description=escape(text))
 
-        results = run_bench(setup, out, show)
+        results = run_bench(sweep, sweep.out, show)
+    if launched()[0] > 0:  # the first process tells
+        return
     for guidance in results.guidance:
-        for metric in METRICS:
+        for metric in results.metrics:
             if results.metric(metric, guidance):
                 console.print(score_table(results, metric, guidance))
-    for line in (*without_reference(results), f"report: {out / 'report.md'}"):
+    for line in (*without_reference(results), f"report: {sweep.out / 'report.html'}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def score_table(results: Results, metric: str, guidance: str) -> Table:
     """The values of a metric for the terminal; diffusers' classes at their best grid."""
-    title, _, form = METRICS[metric]
+    title, form = metric_title(results, metric), metric_entry(metric)[2]
     calls = sorted({row.nfe for row in results.rows if row.guidance == guidance})
     # Tables are as narrow as their columns, and would wrap the title.
     heading = f"\n{title}: {subject(results, guidance)}"
@@ -175,64 +172,3 @@ def _process(name: str, problem: str | None) -> NoiseProcess:
     if name not in PROCESSES:
         raise ValueError(f"unknown process {name!r}; known: {', '.join(PROCESSES)}")
     return PROCESSES[name]()
-
-
-def show_health() -> bool:
-    """Prints the state of the installation; False if something needed is missing."""
-    table = Table("what", "state", "", box=SIMPLE_HEAD)
-    healthy = True
-    for what, (fine, text) in _checks().items():
-        needed = not what.startswith("optional")
-        healthy = healthy and (fine or not needed)
-        mark = "[green]ok[/green]" if fine else "[red]missing[/red]" if needed else "[dim]-[/dim]"
-        table.add_row(what, mark, escape(text))
-    Console().print(table)
-    return healthy
-
-
-def _checks() -> dict[str, tuple[bool, str]]:
-    checks = {"python": (True, f"{platform.python_version()}, {platform.platform(terse=True)}")}
-    checks |= {name: _installed(name) for name in PACKAGES}
-    device = resolve_device("auto")
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
-    checks["device"] = (True, f"{device} ({name}), {torch.get_num_threads()} threads")
-    for weights in bundled.COMMANDS:
-        checks[f"weights: {weights}"] = _weights(weights)
-    checks["cache folder"] = _cache()
-    try:
-        checks["optional: dataset"] = (True, str(data.fashion_folder(download=False)))
-    except FileNotFoundError as error:
-        checks["optional: dataset"] = (False, str(error))
-    checks |= {f"optional: {name}": _installed(name) for name in OPTIONAL}
-    checks["optional: Inception"] = _inception()
-    return checks
-
-
-def _inception() -> tuple[bool, str]:
-    """The FID network's weights, looked for and not fetched."""
-    try:
-        return True, str(find_weights(download=False))
-    except ExtractorUnavailableError as error:
-        return False, str(error)
-
-
-def _installed(name: str) -> tuple[bool, str]:
-    try:
-        return True, version(name)
-    except PackageNotFoundError:
-        return False, f"pip install {name}"
-
-
-def _weights(name: str) -> tuple[bool, str]:
-    try:
-        return True, f"sha256 {bundled.weights_sha256(name)[:16]}"
-    except FileNotFoundError as error:
-        return False, str(error)
-
-
-def _cache() -> tuple[bool, str]:
-    try:
-        check_writable(cache_folder())
-    except ValueError as error:
-        return False, f"{error}, in FEWSTEP_CACHE"
-    return True, str(cache_folder())

@@ -1,14 +1,17 @@
 """What a benchmark runs: one job for each sampler and number of calls."""
 
+import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from fewstep.eval.cache import digest
 from fewstep.eval.guides import Meter
 from fewstep.eval.problems import Problem
 from fewstep.guidance import Expression
@@ -43,11 +46,13 @@ class Job:
         sampler: its name there.
         nfe: calls asked for; 0 if the solver chooses.
         run: draws samples of a problem under the guidance that the job was made for.
+        identity: tells its numbers from those of any other of this name.
     """
 
     sampler: str
     nfe: int
     run: Callable[[Problem, Batch, Meter], Tensor]
+    identity: str = ""
 
 
 def split_specs(values: Iterable[str]) -> list[str]:
@@ -125,6 +130,13 @@ def guided_plan(
     return plan
 
 
+def plan_digest(plan: Plan) -> str:
+    """SHA-256 of the numbers of a plan, whatever it is called."""
+    table = plan.table()
+    numbers = {key: table[key] for key in ("evaluations", "end", "process")}
+    return digest([json.dumps(numbers, sort_keys=True)])
+
+
 def make_peer_jobs(
     process: NoiseProcess, nfe: Sequence[int], guidance: Expression | None = None
 ) -> list[Job]:
@@ -139,7 +151,7 @@ def make_peer_jobs(
             guided = replace(problem, denoiser=meter.wrap(problem.denoiser, batch.seeds))
             return peer.sample(guided, n, *_unit(problem, batch))
 
-        return Job(str(peer), n, run)
+        return Job(str(peer), n, run, f"diffusers {version('diffusers')}")
 
     jobs = []
     for peer in peers_for(process):
@@ -180,7 +192,7 @@ def _planned(
             seeds=batch.seeds,
         )  # fmt: skip
 
-    return Job(label, plan.nfe, run)
+    return Job(label, plan.nfe, run, plan_digest(plan))
 
 
 def _adaptive(spec: str, guidance: Expression | None) -> Job:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewstep.eval import pictures, runner
+from fewstep.eval import bench_units, pictures, runner
+from fewstep.eval.clock import PHASES
 from fewstep.eval.guides import Meter
 from fewstep.eval.jobs import Batch, all_specs, make_jobs, split_specs
 from fewstep.eval.problems import Problem, load_problem
@@ -45,8 +46,12 @@ def test_results_follow_the_schema(tmp_path: Path) -> None:
     for row in written["rows"]:
         assert list(row) == [
             "sampler", "nfe", "calls", "rows", "seed", "n", "problem", "guidance", "metrics",
-            "seconds",
+            "seconds", "seconds_by", "peak_memory",
         ]  # fmt: skip
+        assert set(row["seconds_by"]) <= set(PHASES)
+        # Sampling is the network and the solver around it; each is rounded to 1e-4 s.
+        sampling = row["seconds_by"]["network"] + row["seconds_by"]["solver"]
+        assert row["seconds"] == pytest.approx(sampling, abs=2e-4)
         assert row["calls"] == row["rows"] == row["nfe"]
         assert (row["seed"], row["n"], row["problem"], row["guidance"]) == (0, 64, "mix8", "none")
         assert row["metrics"]["rmse"] > 0
@@ -57,7 +62,8 @@ def test_results_follow_the_schema(tmp_path: Path) -> None:
         r["metrics"]["rmse"] for r in written["rows"]
     ]
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"results.json", "results.csv", "report.md", "rmse.png"}
+    assert names == {"results.jsonl", "results.json", "results.csv", "report.md", "report.html",
+                     "rmse.png", "sweep.yaml"}  # fmt: skip
 
 
 def test_more_calls_are_better_and_all_start_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +88,7 @@ def test_more_calls_are_better_and_all_start_alike(monkeypatch: pytest.MonkeyPat
 def test_batches_do_not_change_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = replace(SMALL, samplers=("ddim", "ddim:eta=1"), nfe=(6,), n=50)
     whole = run_bench(setup)
-    monkeypatch.setattr(runner, "BATCH_ELEMENTS", 7 * 8)
+    monkeypatch.setattr(bench_units, "BATCH_ELEMENTS", 7 * 8)
     pieces = run_bench(setup)
     for one, other in zip(whole.rows, pieces.rows, strict=True):
         # References are solved with one step size a batch, to 1e-6.
@@ -132,13 +138,18 @@ def test_nothing_is_left_of_a_report_that_fails(
     monkeypatch.setattr(pictures, "draw_curves", fail)
     with pytest.raises(RuntimeError, match="no ink"):
         run_bench(SMALL, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    # What was sampled is not lost: another try goes on from there.
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["units"]
+    monkeypatch.undo()
+    monkeypatch.setattr(runner, "warm_up", lambda *args: pytest.fail("sampled again"))
+    run_bench(SMALL, tmp_path / "out")
+    assert not (tmp_path / "out" / "units").exists()
 
 
 def test_an_unwritable_folder_is_refused_before_sampling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "load_problem", lambda *args: pytest.fail("began to work"))
+    monkeypatch.setattr(runner, "load_problem", lambda *args, **more: pytest.fail("began to work"))
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot write to .*choose another folder"):
         run_bench(SMALL, tmp_path / "file" / "out")

@@ -74,7 +74,7 @@ def test_costs_are_counted(
 
 
 def test_gfcg_asks_twice_for_the_samples_that_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.eval.runner.fine_reference", lambda *args: args[1])
+    monkeypatch.setattr("fewstep.eval.bench_units.fine_reference", lambda *args: args[1])
     (row,) = run_bench(replace(EXACT, guidance="gfcg:3")).rows
     assert row.classifier_rows == 6
     # A row more for each sample that the classifier is unsure of, in a second call.
@@ -83,10 +83,10 @@ def test_gfcg_asks_twice_for_the_samples_that_need_it(monkeypatch: pytest.Monkey
 
 
 def test_costs_do_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.eval.runner.fine_reference", lambda *args: args[1])
+    monkeypatch.setattr("fewstep.eval.bench_units.fine_reference", lambda *args: args[1])
     setup = replace(EXACT, guidance=("cfg:3", "gfcg:3"), n=5)
     whole = run_bench(setup)
-    monkeypatch.setattr("fewstep.eval.runner.BATCH_ELEMENTS", 2 * 256)
+    monkeypatch.setattr("fewstep.eval.bench_units.BATCH_ELEMENTS", 2 * 256)
     for one, other in zip(whole.rows, run_bench(setup).rows, strict=True):
         assert (other.rows, other.classifier_rows) == (one.rows, one.classifier_rows)
 
@@ -270,7 +270,7 @@ def test_equal_rows_stand_in_one_column() -> None:
         "| `ddim`, `gfcg:2` | **2.500** |  |",
     ]
     env = {"fewstep": "0", "torch": "2", "device": "cpu", "threads": 1}
-    assert "## FD-fashion at equal forward rows" in markdown(Results(env, rows), [])
+    assert "## FD-fashion-8 at equal forward rows" in markdown(Results(env, rows), [])
     assert "at equal forward rows" not in markdown(Results(env, rows[:1]), [])
 
 

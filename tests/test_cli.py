@@ -95,7 +95,7 @@ def test_bench_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run("bench", "--samplers", "ddim;unipc", "-s", "heun", *options) == 0
     printed = capsys.readouterr()
     assert printed.err == ""  # no progress bar where there is no terminal
-    assert "report.md" in printed.out
+    assert "report.html" in printed.out
     table = json.loads((out / "results.json").read_text())
     assert [(row["sampler"], row["nfe"]) for row in table["rows"]] == [
         (name, nfe) for name in ("ddim", "unipc", "heun") for nfe in (4, 6)
@@ -175,7 +175,7 @@ MISTAKES = {
     "bad option": (["plan", "ddim:speed=2"], "unknown option 'speed=2'"),
     "bad grid": (["plan", "ddim:grid=square"], "unknown grid 'square'; known: "),
     "nfe 0": (["plan", "ddim", "--nfe", "0"], "at least 1 call"),
-    "nfe list": (["bench", "--nfe", "5,x"], "--nfe takes whole numbers"),
+    "nfe list": (["bench", "--nfe", "5,x"], "nfe takes whole numbers"),
     "nfe 0 in bench": (["bench", "--nfe", "5,0"], "nfe must be at least 1"),
     "n": (["bench", "--n", "0"], "n must be at least 2"),
     "not a number": (["bench", "--n", "many"], "Invalid value for '--n'"),
@@ -258,7 +258,7 @@ def test_an_interrupt_is_quiet(
 
     monkeypatch.setattr("fewstep.eval.lists.show_lists", interrupt)
     assert run("list") == 130
-    assert capsys.readouterr().err == "interrupted; nothing was written\n"
+    assert capsys.readouterr().err == "interrupted; what is finished is kept\n"
 
 
 @needs_weights

@@ -1,0 +1,174 @@
+"""A benchmark in pieces: stopped and gone on with, by one process or several, with one answer."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fewstep.eval import bench_units, runner
+from fewstep.eval.bench_results import collect
+from fewstep.eval.bench_units import UnitRun
+from fewstep.eval.exact_metrics import exact_scores
+from fewstep.eval.problems import load_problem
+from fewstep.eval.result_lines import read_runs
+from fewstep.eval.runner import prepare, run_bench
+from fewstep.eval.setup import Bench
+from fewstep.models.data import fashion_folder
+from fewstep.samplers import sample
+
+
+def have_data() -> bool:
+    try:
+        fashion_folder(download=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+SMALL = Bench(problem="mix8", samplers=("ddim", "euler_a"), nfe=(4,), n=20, repeats=2)
+HAVE_WEIGHTS = (Path(__file__).parents[1] / "models/weights/fashion.safetensors").exists()
+HAVE_DATA = have_data()
+needs_weights = pytest.mark.skipif(not HAVE_WEIGHTS, reason="no bundled weights")
+
+
+@pytest.fixture(autouse=True)
+def small_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(bench_units, "BATCH_ELEMENTS", 8 * 8)
+
+
+def metrics(results: Any) -> list[dict[str, float]]:
+    return [row.metrics for row in results.rows]
+
+
+class StopError(Exception):
+    """As a crash would."""
+
+
+def test_a_stopped_benchmark_goes_on_where_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, made = run_bench(SMALL), list[int]()
+
+    class Fragile(UnitRun):
+        def __init__(self, work: Any, unit: int) -> None:
+            if len(made) == 4:
+                raise StopError
+            made.append(unit)
+            super().__init__(work, unit)
+
+    monkeypatch.setattr(runner, "UnitRun", Fragile)
+    with pytest.raises(StopError):
+        run_bench(SMALL, tmp_path / "out")
+    assert made == [0, 1, 2, 3]  # of six: three in each repeat
+    monkeypatch.setattr(runner, "UnitRun", UnitRun)
+    done: list[int] = []
+    results = run_bench(SMALL, tmp_path / "out", lambda now, total, text: done.append(now))
+    assert metrics(results) == metrics(whole)
+    # Of 2 x 20 samples, 28 were there; each takes 4 + 4 calls and 60 of its reference.
+    assert done[0] == 28 * 68
+    assert not (tmp_path / "out" / "units").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n": 21}, {"seed": 1}, {"repeats": 1}, {"nfe": (5,)}, {"samplers": ("ddim", "heun")},
+     {"problem": "ring2"}, {"metrics": ("fd", "exact")}],
+)  # fmt: skip
+def test_units_of_other_settings_are_refused_with_the_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    def stop(*args: Any) -> None:
+        raise StopError
+
+    monkeypatch.setattr(runner, "collect", stop)
+    with pytest.raises(StopError):
+        run_bench(SMALL, tmp_path / "out")
+    monkeypatch.setattr(runner, "collect", collect)
+    with pytest.raises(ValueError, match=r"was made with other settings:\n.* there, .* now"):
+        run_bench(replace(SMALL, **change), tmp_path / "out")
+    # Of what does not change the samples, nothing is refused.
+    run_bench(SMALL, tmp_path / "out")
+
+
+def test_repeats_are_runs_of_the_next_seeds() -> None:
+    both = run_bench(SMALL)
+    assert [row.seed for row in both.rows] == [0, 1, 0, 1]
+    second = run_bench(replace(SMALL, seed=1, repeats=1))
+    assert metrics(second) == metrics(both)[1::2]
+
+
+def test_costs_are_counted_by_hooks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    inside = type(load_problem("mix8").denoiser).__call__
+
+    def counted(self: Any, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.append(len(x))
+        return inside(self, x, *rest)
+
+    work = prepare(replace(SMALL, repeats=1, samplers=("heun",), nfe=(7,)), "cpu")
+    monkeypatch.setattr(type(work.problem.denoiser), "__call__", counted)
+    run = UnitRun(work, 0)
+    steps = run.steps()
+    next(steps)  # the reference
+    seen.clear()
+    _, _, numbers = next(steps)
+    calls, rows, *_ = numbers["0/0/costs"].tolist()
+    assert (calls, rows) == (len(seen), sum(seen)) == (7, 7 * 8)
+
+
+def test_exact_scores_are_those_of_the_samples() -> None:
+    bench = replace(SMALL, samplers=("unipc",), nfe=(12,), repeats=1, metrics=("exact",))
+    (row,) = run_bench(bench).rows
+    problem = load_problem("mix8")
+    work = prepare(bench, "cpu")
+    parts = []
+    for unit in range(work.units):
+        batch = work.batch(unit)
+        noise = batch.noise / problem.start_scale
+        parts.append(sample(problem.denoiser, "unipc", 12, noise=noise, seeds=batch.seeds))
+    expected = exact_scores(problem, torch.cat(parts))
+    assert {name: row.metrics[name] for name in expected} == pytest.approx(expected, rel=1e-12)
+
+
+@needs_weights
+@pytest.mark.skipif(not HAVE_DATA, reason="KID needs the training images")
+def test_metrics_of_images_are_added_on_request() -> None:
+    bench = Bench(samplers=("ddim",), nfe=(2,), n=4, metrics=("fd", "kid"))
+    (row,) = run_bench(bench).rows
+    assert {"fd_fashion", "kid"} <= set(row.metrics)
+
+
+def test_an_extractor_that_cannot_be_had_ends_a_run_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FEWSTEP_INCEPTION", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "nothing"))
+    monkeypatch.setattr(runner, "load_problem", lambda *args, **more: pytest.fail("began"))
+    bench = Bench(extractor="inception", ref="ref.npz", weights=tmp_path / "none.pth")
+    with pytest.raises(OSError, match=r"none\.pth"):
+        run_bench(bench, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FEWSTEP_CACHE": str(tmp_path / "cache")}
+    command = [
+        "-m", "fewstep", "bench", "-m", "fashion-exact", "--count", "180", "--nfe", "3", "--samplers",
+        "ddim", "--out",
+    ]  # fmt: skip
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    for launcher, out in (([], one), (torchrun, two)):
+        subprocess.run(
+            [sys.executable, *launcher, *command, str(out)], env=environment, check=True,
+            capture_output=True, timeout=300,
+        )  # fmt: skip
+    (first,), (second,) = (read_runs(out / "results.jsonl") for out in (one, two))
+    assert metrics(first) == metrics(second)
+    assert not (two / "units").exists()
