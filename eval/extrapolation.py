@@ -2,7 +2,7 @@
 
 A distance of n samples is too large by about c / n, whoever made them::
 
-    FD(n) = FD_infinity + c / n,    c about d tr(S) / 2 or more
+    FD(n) = FD_infinity + c / n
 
 so that a straight line in 1/n through several n meets the axis at FD_infinity.
 

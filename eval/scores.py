@@ -135,7 +135,7 @@ class SetScores:
             self._finite = False
             return
         self._moments.add(features)
-        if set(self._metrics) != {"fd"}:
+        if set(self._metrics) - {"fd"}:
             self._kept.add(features, first)
 
     def add_sums(self, moments: ExactMoments) -> None:

@@ -17,6 +17,7 @@ pytest.importorskip("pytorch_fid")
 
 from random_inception import pictures, random_tensors, released, save
 
+from fewstep.eval import inception
 from fewstep.eval.inception import MICRO_BATCH, InceptionExtractor, build_network
 from fewstep.eval.inception_weights import INCEPTION_SHA256, ExtractorUnavailableError
 from fewstep.eval.resize import PROTOCOLS
@@ -95,6 +96,14 @@ def test_features_do_not_depend_on_the_batch(extractor: InceptionExtractor) -> N
     assert torch.equal(extractor(other_layout[:2]), together[:2])
 
 
+def test_without_onednn_features_are_the_same(
+    make: Make, extractor: InceptionExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inception, "has_fused_convolutions", lambda: False)
+    images = pictures(2)
+    assert relative(make("pytorch-fid")(images), extractor(images)) < 1e-5  # measured: 2e-7
+
+
 def test_grey_images_are_rgb_with_equal_channels(extractor: InceptionExtractor) -> None:
     grey = pictures(2, channels=1)
     assert torch.equal(extractor(grey), extractor(grey.repeat(1, 3, 1, 1)))
@@ -159,9 +168,9 @@ def test_it_takes_less_cpu_time_than_pytorch_fid(
         return time.process_time() - start
 
     theirs, ours = (
-        min(seconds(run) for _ in range(2))
+        min(seconds(run) for _ in range(3))
         for run in (lambda: pool3(net, images / 255), lambda: extractor(images[:48]))
     )
     ratio = (theirs / 50) / (ours / 48)
     print(f"{50 / theirs:.2f} -> {48 / ours:.2f} images per CPU second: {ratio:.2f}x")
-    assert ratio > 1.6  # 1.9 measured, on a CPU with large caches
+    assert ratio > 1.7  # 2.0 measured, on a CPU with large caches; by 1/8 noise
