@@ -11,8 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from fewstep.eval.cache import cached, digest
-from fewstep.eval.features import Judge
 from fewstep.eval.moments import Moments
 from fewstep.eval.neighbours import (
     AVERAGE_K,
@@ -24,6 +23,7 @@ from fewstep.eval.neighbours import (
     reachability,
     smallest_ball,
 )
+from fewstep.eval.networks.features import Judge
 from fewstep.models.bundled import weights_sha256
 from fewstep.models.data import load_fashion, to_signed
 

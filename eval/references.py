@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fewstep.eval.cache import cached, digest
-from fewstep.eval.extractors import Extractor
 from fewstep.eval.frechet import FrechetReference
+from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.statistics_files import (
     FeatureStatistics,
     load_features,

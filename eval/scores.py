@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from fewstep.eval import kid, manifold
-from fewstep.eval.extractors import Extractor, metric_key
 from fewstep.eval.extrapolation import fd_infinity, smallest_count
 from fewstep.eval.moments import ExactMoments
+from fewstep.eval.networks.extractors import Extractor, metric_key
 from fewstep.eval.references import Reference, check_features
 from fewstep.eval.sliced import sliced_wasserstein
 

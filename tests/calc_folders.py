@@ -7,8 +7,8 @@ from command_line import call
 from generation_runs import SHAPE, small_run
 from image_files import coloured, save_all
 
-from fewstep.eval.extractors import PixelExtractor
-from fewstep.eval.generation import generate
+from fewstep.eval.generate.generation import generate
+from fewstep.eval.networks.extractors import PixelExtractor
 
 USE = ("--extractor", "pixels:1x4x4")
 Capture = pytest.CaptureFixture[str]

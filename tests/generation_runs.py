@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.eval.extractors import PixelExtractor
-from fewstep.eval.generation import generate
+from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.units import Generation
+from fewstep.eval.networks.extractors import PixelExtractor
 from fewstep.eval.problems import Problem
-from fewstep.eval.units import Generation
 from fewstep.models.exact import MixtureDenoiser
 from fewstep.schedules import discrete_vp
 from fewstep.types import Level

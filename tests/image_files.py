@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fewstep.eval.image_sets import ImageSet
+from fewstep.eval.images.sets import ImageSet
 
 Pixels = NDArray[np.uint8]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.eval.inception import build_network
+from fewstep.eval.networks.inception import build_network
 
 
 def random_tensors(seed: int = 0) -> OrderedDict[str, Tensor]:

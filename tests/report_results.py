@@ -2,7 +2,7 @@
 
 import torch
 
-from fewstep.eval.results import Results, Row
+from fewstep.eval.reports.results import Results, Row
 
 HOSTILE = "<script>document.title='gotcha'</script>"
 

@@ -14,8 +14,8 @@ from command_line import call, tree
 from generation_runs import SHAPE, small_run
 from image_files import coloured, cut, save, save_all
 
-from fewstep.eval.extractors import PixelExtractor
-from fewstep.eval.generation import generate
+from fewstep.eval.generate.generation import generate
+from fewstep.eval.networks.extractors import PixelExtractor
 from fewstep.eval.statistics_files import load_npz
 
 USE = ("--extractor", "pixels:3x8x8")

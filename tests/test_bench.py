@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewstep.eval import bench_units, pictures, runner
+from fewstep.eval.bench import runner
+from fewstep.eval.bench import units as bench_units
+from fewstep.eval.bench.guides import Meter
+from fewstep.eval.bench.jobs import Batch, all_specs, make_jobs, split_specs
+from fewstep.eval.bench.reference import CountingDenoiser, fine_reference
+from fewstep.eval.bench.runner import run_bench
+from fewstep.eval.bench.setup import Bench
 from fewstep.eval.clock import PHASES
-from fewstep.eval.guides import Meter
-from fewstep.eval.jobs import Batch, all_specs, make_jobs, split_specs
 from fewstep.eval.problems import Problem, load_problem
-from fewstep.eval.reference import CountingDenoiser, fine_reference
-from fewstep.eval.results import Results, Row, check_writable
-from fewstep.eval.runner import run_bench
-from fewstep.eval.setup import Bench
-from fewstep.eval.tables import best_of_grids, table
+from fewstep.eval.reports import pictures
+from fewstep.eval.reports.results import Results, Row, check_writable
+from fewstep.eval.reports.tables import best_of_grids, table
 from fewstep.guidance import CFG
 from fewstep.samplers import DEFAULT_SPECS, build_plan
 from fewstep.types import Level

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.eval.guides import Meter, read_guidance, split_guidance
-from fewstep.eval.jobs import Batch, make_jobs, make_peer_jobs
+from fewstep.eval.bench.guides import Meter, read_guidance, split_guidance
+from fewstep.eval.bench.jobs import Batch, make_jobs, make_peer_jobs
+from fewstep.eval.bench.peers import peers_for
+from fewstep.eval.bench.reference import CountingDenoiser, fine_reference
+from fewstep.eval.bench.runner import run_bench
+from fewstep.eval.bench.setup import Bench
 from fewstep.eval.keys import reference_key, stable
-from fewstep.eval.peers import peers_for
 from fewstep.eval.problems import Problem, load_problem, rmse
-from fewstep.eval.reference import CountingDenoiser, fine_reference
-from fewstep.eval.report import markdown
-from fewstep.eval.results import Results, Row
-from fewstep.eval.runner import run_bench
-from fewstep.eval.setup import Bench
-from fewstep.eval.tables import equal_rows_table
+from fewstep.eval.reports.report import markdown
+from fewstep.eval.reports.results import Results, Row
+from fewstep.eval.reports.tables import equal_rows_table
 from fewstep.guidance import CFG, GFCG, ICG, Every, Interval, Project, ScaleSchedule, SelfMinority
 from fewstep.models.bundled import bundled_weak_denoiser
 from fewstep.models.ode import level_at, reference_solution
@@ -74,7 +74,7 @@ def test_costs_are_counted(
 
 
 def test_gfcg_asks_twice_for_the_samples_that_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.eval.bench_units.fine_reference", lambda *args: args[1])
+    monkeypatch.setattr("fewstep.eval.bench.units.fine_reference", lambda *args: args[1])
     (row,) = run_bench(replace(EXACT, guidance="gfcg:3")).rows
     assert row.classifier_rows == 6
     # A row more for each sample that the classifier is unsure of, in a second call.
@@ -83,10 +83,10 @@ def test_gfcg_asks_twice_for_the_samples_that_need_it(monkeypatch: pytest.Monkey
 
 
 def test_costs_do_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.eval.bench_units.fine_reference", lambda *args: args[1])
+    monkeypatch.setattr("fewstep.eval.bench.units.fine_reference", lambda *args: args[1])
     setup = replace(EXACT, guidance=("cfg:3", "gfcg:3"), n=5)
     whole = run_bench(setup)
-    monkeypatch.setattr("fewstep.eval.bench_units.BATCH_ELEMENTS", 2 * 256)
+    monkeypatch.setattr("fewstep.eval.bench.units.BATCH_ELEMENTS", 2 * 256)
     for one, other in zip(whole.rows, run_bench(setup).rows, strict=True):
         assert (other.rows, other.classifier_rows) == (one.rows, one.classifier_rows)
 

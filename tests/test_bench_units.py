@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from fewstep.eval import bench_units, runner
-from fewstep.eval.bench_results import collect
-from fewstep.eval.bench_units import UnitRun
+from fewstep.eval.bench import runner
+from fewstep.eval.bench import units as bench_units
+from fewstep.eval.bench.collect import collect
+from fewstep.eval.bench.runner import prepare, run_bench
+from fewstep.eval.bench.setup import Bench
+from fewstep.eval.bench.units import UnitRun
 from fewstep.eval.exact_metrics import exact_scores
 from fewstep.eval.problems import load_problem
-from fewstep.eval.result_lines import read_runs
-from fewstep.eval.runner import prepare, run_bench
-from fewstep.eval.setup import Bench
+from fewstep.eval.reports.lines import read_runs
 from fewstep.models.data import fashion_folder
 from fewstep.samplers import sample
 
@@ -159,8 +160,8 @@ def test_an_extractor_that_cannot_be_had_ends_a_run_before_it_begins(
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "FEWSTEP_CACHE": str(tmp_path / "cache")}
     command = [
-        "-m", "fewstep", "bench", "-m", "fashion-exact", "--count", "180", "--nfe", "3", "--samplers",
-        "ddim", "--out",
+        "-m", "fewstep", "bench", "-m", "fashion-exact", "--count", "180", "--nfe", "3",
+        "--samplers", "ddim", "--out",
     ]  # fmt: skip
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     one, two = tmp_path / "one", tmp_path / "two"

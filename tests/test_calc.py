@@ -11,18 +11,18 @@ from gaussians import gaussian
 from generation_runs import SHAPE, small_run
 from image_files import coloured, save_all
 
-from fewstep.eval import calculate as calculate_module
-from fewstep.eval.calculate import SetScore, calculate, column_title, find_reference
-from fewstep.eval.collected import export_npz, export_png, statistics
-from fewstep.eval.extractors import FashionExtractor, PixelExtractor
 from fewstep.eval.frechet import frechet_distance
-from fewstep.eval.generation import generate
-from fewstep.eval.image_sets import ImageSet, SetHash
-from fewstep.eval.image_sources import open_images
-from fewstep.eval.make_reference import make_reference
-from fewstep.eval.paired import paired_difference
+from fewstep.eval.generate.collected import export_npz, export_png, statistics
+from fewstep.eval.generate.generation import generate
+from fewstep.eval.images import calculate as calculate_module
+from fewstep.eval.images.calculate import SetScore, calculate, column_title, find_reference
+from fewstep.eval.images.make_reference import make_reference
+from fewstep.eval.images.paired import paired_difference
+from fewstep.eval.images.samples import Samples, open_samples
+from fewstep.eval.images.sets import ImageSet, SetHash
+from fewstep.eval.images.sources import open_images
+from fewstep.eval.networks.extractors import FashionExtractor, PixelExtractor
 from fewstep.eval.references import load_reference, save_reference, subset
-from fewstep.eval.sample_features import Samples, open_samples
 
 PIXELS = PixelExtractor(SHAPE)
 

@@ -10,9 +10,9 @@ from calc_folders import USE, Capture, make_folder
 from command_line import call, tree
 from generation_runs import SHAPE, small_run
 
-from fewstep.eval.extractors import PixelExtractor
-from fewstep.eval.generation import generate
-from fewstep.eval.result_lines import LINES, read_runs
+from fewstep.eval.generate.generation import generate
+from fewstep.eval.networks.extractors import PixelExtractor
+from fewstep.eval.reports.lines import LINES, read_runs
 from fewstep.eval.statistics_files import load_npz
 
 folder = pytest.fixture(make_folder)

@@ -12,7 +12,8 @@ from calc_folders import Capture, make_folder
 from command_line import call
 from image_files import coloured, save_all
 
-from fewstep.eval import image_files, inception_weights
+from fewstep.eval.images import files as image_files
+from fewstep.eval.networks import inception_weights
 
 folder = pytest.fixture(make_folder)
 
@@ -55,9 +56,9 @@ class NoScipy:
 
 sys.meta_path.insert(0, NoScipy())
 from pathlib import Path
-from fewstep.eval import extractors
+from fewstep.eval.networks import extractors
 from fewstep.eval.cli import main
-from fewstep.eval.inception import InceptionExtractor
+from fewstep.eval.networks.inception import InceptionExtractor
 
 extractors.EXTRACTORS["random"] = lambda variant, device, weights: InceptionExtractor(
     "edm", device, weights, expected_sha256=variant)

@@ -10,15 +10,18 @@ import tiny_pipelines
 import torch
 from launchers import launch
 
-from fewstep.eval import cli, gen_estimate, inception_weights, recipe
+from fewstep.eval import cli
 from fewstep.eval.amounts import bytes_text, seconds_text
-from fewstep.eval.collected import statistics
-from fewstep.eval.extractors import load_extractor
-from fewstep.eval.generation import generate
-from fewstep.eval.inception_weights import VARIABLE
-from fewstep.eval.recipe import Recipe, run_from_folder
-from fewstep.eval.shards import ShardFolder
-from fewstep.eval.verification import verify
+from fewstep.eval.generate import estimate as gen_estimate
+from fewstep.eval.generate import recipe
+from fewstep.eval.generate.collected import statistics
+from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.recipe import Recipe, run_from_folder
+from fewstep.eval.generate.shards import ShardFolder
+from fewstep.eval.generate.verification import verify
+from fewstep.eval.networks import inception_weights
+from fewstep.eval.networks.extractors import load_extractor
+from fewstep.eval.networks.inception_weights import VARIABLE
 from fewstep.samplers import build_plan
 from fewstep.schedules import discrete_vp
 
@@ -261,7 +264,7 @@ def test_an_interrupted_run_says_how_it_goes_on(
     def stop(*given: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fewstep.eval.generation.generate_units", stop)
+    monkeypatch.setattr("fewstep.eval.generate.generation.generate_units", stop)
     assert gen(*SMALL, "-o", "run") == 130
     assert capsys.readouterr().err == (
         "interrupted; the same command goes on with what is finished\n"

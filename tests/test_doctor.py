@@ -6,8 +6,8 @@ import pytest
 import torch
 from command_line import call
 
-from fewstep.eval.extractors import EXTRACTORS
-from fewstep.eval.inception_weights import INCEPTION_SHA256, URL
+from fewstep.eval.networks.extractors import EXTRACTORS
+from fewstep.eval.networks.inception_weights import INCEPTION_SHA256, URL
 
 
 def inception(capsys: pytest.CaptureFixture[str]) -> str:

@@ -11,8 +11,9 @@ import torch
 from random_inception import pictures, random_tensors, save
 from torch import Tensor
 
-from fewstep.eval import extractors, inception_weights
-from fewstep.eval.extractors import (
+from fewstep.eval.moments import LARGEST
+from fewstep.eval.networks import extractors, inception_weights
+from fewstep.eval.networks.extractors import (
     EXTRACTORS,
     NOT_COMPARABLE,
     Extractor,
@@ -20,10 +21,9 @@ from fewstep.eval.extractors import (
     load_extractor,
     metric_name,
 )
-from fewstep.eval.features import Judge
-from fewstep.eval.inception import InceptionExtractor
-from fewstep.eval.inception_weights import VARIABLE, ExtractorUnavailableError
-from fewstep.eval.moments import LARGEST
+from fewstep.eval.networks.features import Judge
+from fewstep.eval.networks.inception import InceptionExtractor
+from fewstep.eval.networks.inception_weights import VARIABLE, ExtractorUnavailableError
 from fewstep.models.bundled import weights_sha256
 from fewstep.models.data import to_signed
 

@@ -10,11 +10,11 @@ from generation_runs import small_run
 from torch import nn
 
 from fewstep.eval.clock import PHASES
-from fewstep.eval.extractors import load_extractor
-from fewstep.eval.generation import Summary, generate
+from fewstep.eval.generate.generation import Summary, generate
+from fewstep.eval.generate.units import Generation
+from fewstep.eval.generate.verification import verify
+from fewstep.eval.networks.extractors import load_extractor
 from fewstep.eval.problems import Problem, load_problem
-from fewstep.eval.units import Generation
-from fewstep.eval.verification import verify
 from fewstep.samplers import SAMPLERS
 
 

@@ -14,20 +14,22 @@ import pytest
 import torch
 from generation_runs import SHAPE, logged_run, work
 
-from fewstep.eval.collected import statistics
-from fewstep.eval.extractors import PixelExtractor
-from fewstep.eval.generation import generate
-from fewstep.eval.verification import verify
+from fewstep.eval.generate.collected import statistics
+from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.verification import verify
+from fewstep.eval.networks.extractors import PixelExtractor
 
 UNITS = 20
 # Its children begin with the modules loaded and a single thread, unlike forks of the tests.
 SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(["fewstep.eval.collected", "fewstep.eval.generation"])
+SERVER.set_forkserver_preload(
+    ["fewstep.eval.generate.collected", "fewstep.eval.generate.generation"]
+)
 TORCHRUN = """
 import sys
 import torch
 from generation_runs import logged_run
-from fewstep.eval.generation import generate
+from fewstep.eval.generate.generation import generate
 torch.set_num_threads(1)
 from pathlib import Path
 generate(logged_run(Path(sys.argv[2]), sys.argv[3]), sys.argv[1], checkpoint_units=1)

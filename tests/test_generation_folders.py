@@ -11,13 +11,13 @@ import pytest
 import torch
 from generation_runs import SHAPE, blobs, small_run
 
-from fewstep.eval import units
-from fewstep.eval.collected import statistics
-from fewstep.eval.extractors import PixelExtractor
-from fewstep.eval.generation import generate
-from fewstep.eval.shards import CONFIG, ShardFolder, config_hash
-from fewstep.eval.units import Generation
-from fewstep.eval.verification import verify
+from fewstep.eval.generate import units
+from fewstep.eval.generate.collected import statistics
+from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.shards import CONFIG, ShardFolder, config_hash
+from fewstep.eval.generate.units import Generation
+from fewstep.eval.generate.verification import verify
+from fewstep.eval.networks.extractors import PixelExtractor
 from fewstep.schedules import VE
 
 

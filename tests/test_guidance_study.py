@@ -12,11 +12,11 @@ import torch
 import typer
 from diffusers import DiTPipeline
 
-from fewstep.eval import guidance_runs as runs
-from fewstep.eval import guidance_study as study
-from fewstep.eval.guidance_judges import PixelJudge, real_images
-from fewstep.eval.guidance_runs import Case, RecordedGFCG, Store
 from fewstep.eval.problems import Problem, load_problem
+from fewstep.eval.studies import guidance_runs as runs
+from fewstep.eval.studies import guidance_study as study
+from fewstep.eval.studies.guidance_judges import PixelJudge, real_images
+from fewstep.eval.studies.guidance_runs import Case, RecordedGFCG, Store
 from fewstep.guidance import (
     BoostAndSkip,
     EnergyGuidance,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from image_files import coloured, cut, pixels
 
-from fewstep.eval.image_sources import open_images
+from fewstep.eval.images.sources import open_images
 
 # What is written, and what the message says.
 ARRAYS: dict[str, tuple[Any, str]] = {

@@ -10,8 +10,8 @@ import torch
 from image_files import coloured, cut, pixels, save, save_all, zipped
 from PIL import Image
 
-from fewstep.eval import image_files as files_module
-from fewstep.eval.image_sources import open_images
+from fewstep.eval.images import files as files_module
+from fewstep.eval.images.sources import open_images
 
 
 def deep_colours(path: Path) -> None:

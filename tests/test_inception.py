@@ -17,10 +17,10 @@ pytest.importorskip("pytorch_fid")
 
 from random_inception import pictures, random_tensors, released, save
 
-from fewstep.eval import inception
-from fewstep.eval.inception import MICRO_BATCH, InceptionExtractor, build_network
-from fewstep.eval.inception_weights import INCEPTION_SHA256, ExtractorUnavailableError
-from fewstep.eval.resize import PROTOCOLS
+from fewstep.eval.networks import inception
+from fewstep.eval.networks.inception import MICRO_BATCH, InceptionExtractor, build_network
+from fewstep.eval.networks.inception_weights import INCEPTION_SHA256, ExtractorUnavailableError
+from fewstep.eval.networks.resize import PROTOCOLS
 
 Make = Callable[[str], InceptionExtractor]
 

@@ -12,8 +12,8 @@ from urllib.error import URLError
 import pytest
 import torch
 
-from fewstep.eval import inception_weights
-from fewstep.eval.inception_weights import (
+from fewstep.eval.networks import inception_weights
+from fewstep.eval.networks.inception_weights import (
     INCEPTION_SHA256,
     PUBLISHED_NAMES,
     URL,

@@ -29,8 +29,9 @@ DATA = (
     "models/weights/fashion.safetensors", "models/weights/classifier.safetensors",
     "models/weights/fashion_weak.safetensors", "models/weights/minority.safetensors",
     "eval/data/mix8.json", "eval/data/ring2.json", "eval/data/fashion16.npz",
-    "eval/data/fashion_stats.npz", "eval/templates/report.html.jinja",
-    "eval/templates/macros.html.jinja", "eval/templates/report.css", "eval/templates/report.js",
+    "eval/data/fashion_stats.npz", "eval/reports/templates/report.html.jinja",
+    "eval/reports/templates/macros.html.jinja", "eval/reports/templates/report.css",
+    "eval/reports/templates/report.js",
 )  # fmt: skip
 
 

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewstep.eval.features import Judge, fd_floor, real_features
 from fewstep.eval.frechet import frechet_distance as gaussian_distance
 from fewstep.eval.metrics import frechet_distance, statistics
+from fewstep.eval.networks.features import Judge, fd_floor, real_features
 from fewstep.eval.statistics_files import FeatureStatistics
 
 HAVE_CLASSIFIER = (Path(__file__).parents[1] / "models/weights/classifier.safetensors").exists()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fewstep.eval.micro_batches import in_micro_batches, strict_float32
+from fewstep.eval.networks.micro_batches import in_micro_batches, strict_float32
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_results import sample_results
 
-from fewstep.eval.pareto import pareto_front
-from fewstep.eval.points import front
+from fewstep.eval.reports.pareto import pareto_front
+from fewstep.eval.reports.points import front
 
 # Few values, so that there are ties; and what a diverged run may score.
 numbers = st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0, math.inf, math.nan])

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fewstep.eval.peers import FLOW_PEERS, VP_PEERS, Peer, PeerClass, peers_for
+from fewstep.eval.bench.peers import FLOW_PEERS, VP_PEERS, Peer, PeerClass, peers_for
+from fewstep.eval.bench.reference import CountingDenoiser
 from fewstep.eval.problems import Problem, load_problem, rmse
-from fewstep.eval.reference import CountingDenoiser
 from fewstep.models.ode import reference_solution
 from fewstep.schedules import VE
 

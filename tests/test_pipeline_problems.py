@@ -10,11 +10,11 @@ from saved_pipelines import BUILDERS, PROMPTS, TEXT, changed, loaded, prompt_fil
 from torch import Tensor
 
 import fewstep
-from fewstep.eval.generation import generate
-from fewstep.eval.guides import read_guidance
+from fewstep.eval.bench.guides import read_guidance
+from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.units import Generation
+from fewstep.eval.generate.verification import verify
 from fewstep.eval.problems import Problem, load_problem, rmse
-from fewstep.eval.units import Generation
-from fewstep.eval.verification import verify
 from fewstep.guidance import parse_guidance
 from fewstep.models.ode import level_at
 from fewstep.samplers import Plan
@@ -115,7 +115,7 @@ def test_a_class_conditional_unet_takes_labels(tmp_path: Path) -> None:
 def test_decoding_is_bounded_and_each_image_depends_on_its_latent_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fewstep.eval.decoding.PIXELS_AT_ONCE", 3 * 16**2)
+    monkeypatch.setattr("fewstep.eval.problems.decoding.PIXELS_AT_ONCE", 3 * 16**2)
     problem = load_problem(str(saved("dit")))
     sizes = []
     plain = diffusers.AutoencoderKL.decode

@@ -10,9 +10,9 @@ import torch
 from gaussians import features, gaussian
 
 from fewstep.eval import references
-from fewstep.eval.extractors import FashionExtractor, PixelExtractor
-from fewstep.eval.features import real_features
 from fewstep.eval.frechet import frechet_distance
+from fewstep.eval.networks.extractors import FashionExtractor, PixelExtractor
+from fewstep.eval.networks.features import real_features
 from fewstep.eval.references import Reference, load_reference, save_reference, subset
 from fewstep.eval.statistics_files import FeatureStatistics, load_statistics, save_npz
 from fewstep.models.data import fashion_folder, load_fashion

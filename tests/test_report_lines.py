@@ -11,11 +11,11 @@ import pytest
 import torch
 from report_results import sample_results
 
-from fewstep.eval import pictures, report
-from fewstep.eval.report import rebuild, write_report
-from fewstep.eval.result_lines import LINES, append_run, read_runs
-from fewstep.eval.results import Results, Row
-from fewstep.eval.thumbnails import LONGEST, from_thumbnails, to_thumbnails
+from fewstep.eval.reports import pictures, report
+from fewstep.eval.reports.lines import LINES, append_run, read_runs
+from fewstep.eval.reports.report import rebuild, write_report
+from fewstep.eval.reports.results import Results, Row
+from fewstep.eval.reports.thumbnails import LONGEST, from_thumbnails, to_thumbnails
 
 
 def contents(folder: Path) -> dict[str, bytes]:

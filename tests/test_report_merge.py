@@ -8,10 +8,10 @@ import pytest
 from report_results import sample_results
 
 from fewstep.eval.cli import main
-from fewstep.eval.merging import merged, newest
-from fewstep.eval.report import write_report
-from fewstep.eval.result_lines import LINES, append_run
-from fewstep.eval.results import Results
+from fewstep.eval.reports.lines import LINES, append_run
+from fewstep.eval.reports.merging import merged, newest
+from fewstep.eval.reports.report import write_report
+from fewstep.eval.reports.results import Results
 
 
 def run(*arguments: object) -> int:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from report_results import HOSTILE, sample_results
 
-from fewstep.eval.html import page
-from fewstep.eval.report import write_report
+from fewstep.eval.reports.html import page
+from fewstep.eval.reports.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")

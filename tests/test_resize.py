@@ -7,7 +7,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewstep.eval.resize import PROTOCOLS, SIZE, clean_input, pytorch_fid_input, tf1_bilinear
+from fewstep.eval.networks.resize import (
+    PROTOCOLS,
+    SIZE,
+    clean_input,
+    pytorch_fid_input,
+    tf1_bilinear,
+)
 
 SIZES = [(32, 32), (28, 28), (64, 48), (299, 299), (512, 512), (700, 40), (1, 1), (598, 23)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from generation_runs import blobs, small_run
 from fewstep.eval.processes import Processes
-from fewstep.eval.scaling import measure
+from fewstep.eval.generate.scaling import measure
 processes = Processes.start("cpu")
 run = small_run(48, problem=blobs(pause=0.05))
 found = measure(run, processes, Path(sys.argv[1]))
@@ -37,6 +37,6 @@ def test_two_processes_take_half_the_time(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 def test_one_process_has_nothing_to_compare() -> None:
-    done = launch("torchrun", 1, "-m", "fewstep.eval.scaling")
+    done = launch("torchrun", 1, "-m", "fewstep.eval.generate.scaling")
     assert done.returncode != 0
-    assert "torchrun --nproc-per-node 2 -m fewstep.eval.scaling" in done.stderr
+    assert "torchrun --nproc-per-node 2 -m fewstep.eval.generate.scaling" in done.stderr

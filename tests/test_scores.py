@@ -9,12 +9,12 @@ from gaussians import features, gaussian, randn
 from torch import Tensor
 
 from fewstep.eval import scores
-from fewstep.eval.extractors import FashionExtractor, metric_key
 from fewstep.eval.extrapolation import fd_infinity
 from fewstep.eval.frechet import frechet_distance_low_rank
 from fewstep.eval.kid import kid
 from fewstep.eval.manifold import manifold
 from fewstep.eval.moments import ExactMoments
+from fewstep.eval.networks.extractors import FashionExtractor, metric_key
 from fewstep.eval.references import Reference, load_reference
 from fewstep.eval.scores import METRIC_CHOICES, KeptRows, SetScores, needs_features
 from fewstep.eval.sliced import sliced_wasserstein

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from fewstep.eval import cli
-from fewstep.eval.runner import run_bench
-from fewstep.eval.setup import Bench
-from fewstep.eval.sweeps import Sweep, read_sweep
+from fewstep.eval.bench.runner import run_bench
+from fewstep.eval.bench.setup import Bench
+from fewstep.eval.bench.sweeps import Sweep, read_sweep
+from fewstep.eval.cli.bench import bench
 
 
 def written(tmp_path: Path, **options: Any) -> Path:
@@ -21,14 +22,14 @@ def written(tmp_path: Path, **options: Any) -> Path:
 
 
 def test_the_command_line_has_the_options_of_a_file() -> None:
-    options = set(inspect.signature(cli.bench).parameters) - {"context", "sweep", "dry_run"}
+    options = set(inspect.signature(bench).parameters) - {"context", "sweep", "dry_run"}
     assert options == {field.name for field in fields(Sweep)}
 
 
 def test_defaults_of_the_command_line_are_those_of_the_class() -> None:
     given = {
         name: parameter.default
-        for name, parameter in inspect.signature(cli.bench).parameters.items()
+        for name, parameter in inspect.signature(bench).parameters.items()
         if parameter.default is not None
         and name not in ("context", "sweep", "dry_run", "samplers", "guidance")
     }

@@ -10,9 +10,9 @@ from command_line import call, tree
 from generation_runs import SHAPE, small_run
 from image_files import coloured, save_all
 
-from fewstep.eval.extractors import PixelExtractor
-from fewstep.eval.generation import generate
-from fewstep.eval.recipe import Recipe
+from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.recipe import Recipe
+from fewstep.eval.networks.extractors import PixelExtractor
 
 folder = pytest.fixture(make_folder)
 

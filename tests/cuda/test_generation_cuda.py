@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from fewstep.eval.clock import Clock, peak_memory
-from fewstep.eval.extractors import load_extractor
-from fewstep.eval.generation import generate
+from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.units import Generation
+from fewstep.eval.generate.verification import verify
+from fewstep.eval.networks.extractors import load_extractor
 from fewstep.eval.problems import load_problem
-from fewstep.eval.units import Generation
-from fewstep.eval.verification import verify
 
 pytestmark = [
     pytest.mark.cuda,

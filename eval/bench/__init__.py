@@ -1,0 +1,1 @@
+"""The benchmark: samplers against the fine solution from the same starts."""

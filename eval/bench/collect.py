@@ -1,0 +1,142 @@
+"""Adds up what the units of a benchmark were scored by."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from fewstep.eval.bench.jobs import Job
+from fewstep.eval.bench.setup import environment
+from fewstep.eval.bench.units import COSTS, REFERENCE, Case, Numbers, Work
+from fewstep.eval.clock import PHASES
+from fewstep.eval.exact_metrics import exact_scores
+from fewstep.eval.generate.shards import ShardFolder
+from fewstep.eval.networks.features import fd_floor
+from fewstep.eval.reports.results import Results, Row
+from fewstep.eval.scores import SetScores
+from fewstep.models.data import to_signed
+
+MEANS = ("rmse", "feature_rmse", "accuracy")  # kept as a sum and a count
+
+
+def collect(work: Work, shards: ShardFolder) -> Results:
+    """The results of a finished benchmark.
+
+    Raises:
+        ValueError: if a unit is missing.
+    """
+    found = shards.finished(range(work.units))
+    if missing := [unit for unit in range(work.units) if unit not in found.records]:
+        raise ValueError(f"unit {missing[0]} is not in {shards.path}; start the same bench again")
+    paths = {piece.units[0].unit: shards.path / piece.file for piece in found.pieces}
+    results = Results(environment(work.bench, work.problem) | _facts(work), [])
+    for c, case in enumerate(work.cases):
+        text = case.guidance.text
+        if case.guidance.has_reference:
+            solved = _total(work, f"{c}/{REFERENCE}", 0, paths)
+            if work.extractor is not None:
+                results.env["reference"][text] = solved.metrics(work)
+            if solved.shown is not None:
+                results.reference_images[text] = to_signed(solved.shown)
+        for j, job in enumerate(case.jobs):
+            totals = [_total(work, f"{c}/{j}", r, paths) for r in range(work.bench.repeats)]
+            rows = _rows(work, case, job, totals)
+            results.rows += rows
+            if totals[0].shown is not None:
+                results.images[text, job.sampler, rows[0].nfe] = to_signed(totals[0].shown)
+    return results
+
+
+@dataclass
+class _Total:
+    """What the units of one set of samples add up to."""
+
+    scores: SetScores | None
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    samples: list[Tensor] = field(default_factory=list)
+    peak_memory: int = 0
+    shown: Tensor | None = None
+
+    def add(self, numbers: Numbers) -> None:
+        for name in (*MEANS, "costs", "seconds"):
+            if name in numbers:
+                self.sums[name] = self.sums.get(name, torch.zeros(())) + numbers[name]
+        if self.scores is not None and "features" in numbers:
+            self.scores.add(numbers["features"])
+        if "samples" in numbers:
+            self.samples.append(numbers["samples"])
+        self.peak_memory = max(self.peak_memory, int(numbers.get("peak_memory", 0)))
+        self.shown = numbers.get("shown", self.shown)
+
+    def metrics(self, work: Work) -> dict[str, float]:
+        """By name; those that do not apply, or are not finite, are left out."""
+        found: dict[str, float] = {}
+        for name in MEANS:
+            if name in self.sums:
+                total, count = self.sums[name].tolist()
+                found[name] = total / count if name == "accuracy" else math.sqrt(total / count)
+        if self.scores is not None:
+            found |= self.scores.result()
+        if self.samples:
+            found |= exact_scores(work.problem, torch.cat(self.samples))
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _total(work: Work, prefix: str, repeat: int, paths: Mapping[int, Path]) -> _Total:
+    """Unit after unit, of which only what begins with the prefix is read."""
+    total = _Total(work.scores())
+    for unit in work.units_of(repeat):
+        with safe_open(paths[unit], "pt") as file:
+            names = [name for name in file.keys() if name.startswith(f"{prefix}/")]  # noqa: SIM118
+            total.add({name[len(prefix) + 1 :]: file.get_tensor(name) for name in names})
+    return total
+
+
+def _rows(work: Work, case: Case, job: Job, totals: list[_Total]) -> list[Row]:
+    rows = [_row(work, case, job, repeat, total) for repeat, total in enumerate(totals)]
+    # Repeats of a solver that chooses its calls stand under one number.
+    own = round(sum(row.calls for row in rows) / len(rows))
+    return [replace(row, nfe=job.nfe or own) for row in rows]
+
+
+def _row(work: Work, case: Case, job: Job, repeat: int, total: _Total) -> Row:
+    bench, costs = work.bench, dict(zip(COSTS, total.sums["costs"].tolist(), strict=True))
+    calls = costs["calls"] / work.pieces
+    seconds = dict(zip(PHASES, total.sums["seconds"].tolist(), strict=True))
+    each = {name: _short(costs[name] / bench.n) for name in COSTS[1:]}
+    return Row(
+        job.sampler, job.nfe, _short(calls), each["rows"], bench.seed + repeat,
+        bench.n, bench.problem, case.guidance.text, total.metrics(work),
+        round(seconds["network"] + seconds["solver"], 4),
+        each["backward_rows"], each["classifier_rows"],
+        seconds_by={name: round(spent, 4) for name, spent in seconds.items() if spent},
+        peak_memory=total.peak_memory,
+    )  # fmt: skip
+
+
+def _short(mean: float) -> int | float:
+    return int(mean) if mean == int(mean) else round(mean, 2)
+
+
+def _facts(work: Work) -> dict[str, Any]:
+    """What images were scored by, and what real images score."""
+    extractor, reference = work.extractor, work.reference
+    if extractor is None or reference is None:
+        return {}
+    facts: dict[str, Any] = {
+        "reference": {},
+        "extractor": {
+            "name": extractor.name,
+            "sha256": extractor.fingerprint,
+            "comparable": extractor.comparable,
+        },
+        "ref": reference.describe(),
+    }
+    if work.bench.ref is None:
+        facts["floor"] = {"fd_fashion": fd_floor(work.bench.n)}
+    return facts

@@ -1,0 +1,115 @@
+"""What a benchmark would take: calls, disk, memory and time, from one timed call of each kind."""
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+
+from fewstep.eval.amounts import bytes_text, seconds_text
+from fewstep.eval.bench.guides import Meter
+from fewstep.eval.bench.runner import prepare
+from fewstep.eval.bench.sweeps import Sweep
+from fewstep.eval.bench.units import Case, Work, warm_up
+from fewstep.eval.clock import peak_memory
+from fewstep.eval.networks.features import features_of
+from fewstep.eval.processes import Processes
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of a whole benchmark on all processes together, but for the memory of one.
+
+    Attributes:
+        calls: of the network, those of the references included.
+        rows: of those calls.
+        disk: bytes of the units, until the report is written.
+        memory: bytes.
+        seconds: if references are not cached, on one process.
+        units: of work, shared out among processes.
+    """
+
+    calls: int
+    rows: int
+    disk: int
+    memory: int
+    seconds: float
+    units: int
+
+
+def estimate(work: Work) -> Estimate:
+    """Makes each kind of call once on the starts of the first unit, and counts the others."""
+    warm_up(work, 0)
+    whole = work.bench.n * work.bench.repeats / work.rows(0)  # units, the last of them in part
+    calls, rows, seconds = 0.0, 0.0, _feature_seconds(work) * whole * _sets(work)
+    for case in work.cases:
+        spent, call_rows = _timed_call(work, case)
+        planned = work.calls_of(case)
+        calls += planned * math.ceil(whole)
+        rows += planned * call_rows * whole
+        seconds += planned * spent * whole
+    return Estimate(
+        round(calls), round(rows), _disk(work), peak_memory(work.problem.device) + _sums(work),
+        seconds, work.units,
+    )  # fmt: skip
+
+
+def show_estimate(sweep: Sweep) -> None:
+    """Prints the estimate of a sweep; nothing is sampled or written."""
+    processes = Processes.start(sweep.device)
+    work = prepare(sweep, processes.device)
+    found = estimate(work)
+    if not processes.is_main:
+        return
+    sets = sum(len(case.jobs) for case in work.cases)
+    world = f" on {processes.world} processes" if processes.world > 1 else ""
+    lines = {
+        "sets of samples": f"{sets} of {sweep.n}, {sweep.repeats} times",
+        "network calls": f"{found.calls:,} with {found.rows:,} rows, references included",
+        "units": f"{found.units}{world}",
+        "disk": f"{bytes_text(found.disk)} in {sweep.out / 'units'} until the report is written",
+        "memory": f"{bytes_text(found.memory)} a process",
+        "time": f"about {seconds_text(found.seconds / processes.world)}{world}",
+    }
+    for name, text in lines.items():
+        Console().print(f"{name:>16}  {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _timed_call(work: Work, case: Case) -> tuple[float, float]:
+    """Seconds and rows of one call under the guidance."""
+    problem, batch, meter = work.sampled, work.batch(0), Meter(case.guidance.expression)
+    guided = meter.wrap(problem.denoiser, batch.seeds)
+    started = time.perf_counter()
+    with torch.no_grad():
+        x = guided(batch.noise, problem.start_level, batch.labels)
+    float(x.flatten()[0])  # the device has finished
+    return time.perf_counter() - started, meter.counters.rows
+
+
+def _feature_seconds(work: Work) -> float:
+    """Of a unit's images: decoding, and features."""
+    if work.extractor is None:
+        return 0.0
+    noise = work.batch(0).noise / work.problem.start_scale
+    features_of(work.extractor, work.problem.images(noise))
+    started = time.perf_counter()
+    float(features_of(work.extractor, work.problem.images(noise)).flatten()[0])
+    return time.perf_counter() - started
+
+
+def _sets(work: Work) -> int:
+    return sum(len(case.jobs) + case.guidance.has_reference for case in work.cases)
+
+
+def _disk(work: Work) -> int:
+    """Features, and samples where they are kept."""
+    kept = 4 * work.extractor.dim if work.extractor else 0
+    if work.keeps_samples:
+        kept += 8 * math.prod(work.problem.shape)
+    return (kept + 64) * _sets(work) * work.bench.n * work.bench.repeats
+
+
+def _sums(work: Work) -> int:
+    """Of one set's features at a time, when the results are added up."""
+    return 3 * 8 * work.extractor.dim**2 if work.extractor else 0

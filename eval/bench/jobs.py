@@ -1,0 +1,224 @@
+"""What a benchmark runs: one job for each sampler and number of calls."""
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fewstep.eval.bench.guides import Meter
+from fewstep.eval.cache import digest
+from fewstep.eval.problems import Problem
+from fewstep.guidance import Expression
+from fewstep.models.ode import reference_solution
+from fewstep.samplers import SAMPLERS, Plan, build_plan, parse_spec, sample
+from fewstep.samplers.loop import facts
+from fewstep.schedules import NoiseProcess, discrete_vp
+
+DOPRI5_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A piece of the benchmark.
+
+    Attributes:
+        noise: (n, ...) states at the start of the problem's process.
+        labels: (n,) classes, or None.
+        seeds: n integers, one for each sample's later noise.
+    """
+
+    noise: Tensor
+    labels: Tensor | None
+    seeds: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of the results.
+
+    Attributes:
+        sampler: its name there.
+        nfe: calls asked for; 0 if the solver chooses.
+        run: draws samples of a problem under the guidance that the job was made for.
+        identity: tells its numbers from those of any other of this name.
+    """
+
+    sampler: str
+    nfe: int
+    run: Callable[[Problem, Batch, Meter], Tensor]
+    identity: str = ""
+
+
+def split_specs(values: Iterable[str]) -> list[str]:
+    """Specs of repeated options; one value may hold several, separated by ``;`` or spaces."""
+    specs: dict[str, None] = {}
+    for value in values:
+        # A path may hold spaces; only plans are paths.
+        whole = value.endswith(".json") and len(value) < 4096 and Path(value).is_file()
+        for spec in [value] if whole else re.split(r"[;\s]+(?![^\[]*\])", value.strip()):
+            if spec == "all":
+                specs.update(dict.fromkeys(all_specs()))
+            elif spec:
+                specs[spec] = None
+    return list(specs)
+
+
+def all_specs() -> list[str]:
+    """Every sampler of the registry, by default and at each order it has."""
+    specs = []
+    for name, entry in SAMPLERS.items():
+        specs.append(name)
+        default = entry.options().get("order")
+        specs += [f"{name}:order={k}" for k in range(1, 5) if default and k != default]
+    return [spec for spec in specs if _is_valid(spec)]
+
+
+def _is_valid(spec: str) -> bool:
+    try:
+        build_plan(spec, discrete_vp("linear"), 8)
+    except ValueError:
+        return False
+    return True
+
+
+def make_jobs(
+    specs: Iterable[str],
+    process: NoiseProcess,
+    nfe: Sequence[int],
+    guidance: Expression | None = None,
+) -> list[Job]:
+    """Jobs for specs, paths of saved plans (at their own number of calls) and ``dopri5``.
+
+    Raises:
+        ValueError: if one of them cannot be built for the process and a number of calls, or does
+            not fit the guidance.
+        FileNotFoundError: if a plan is not there.
+    """
+    if bad := [n for n in nfe if n < 1]:
+        raise ValueError(f"nfe must be at least 1, got {bad[0]}")
+    jobs: list[Job] = []
+    for spec in specs:
+        if spec.partition(":")[0] == "dopri5":
+            jobs.append(_adaptive(spec, guidance))
+        elif spec.endswith(".json"):
+            plan = Plan.load(_existing(spec))
+            jobs.append(_planned(Path(spec).name, plan, process, plan.nfe, guidance))
+        else:
+            parsed = str(parse_spec(spec))
+            jobs += [_planned(parsed, spec, process, n, guidance) for n in nfe]
+    return jobs
+
+
+def guided_plan(
+    sampler: str | Plan, process: NoiseProcess, nfe: int, guidance: Expression | None
+) -> Plan:
+    """The plan that :func:`fewstep.sample` would make under guidance.
+
+    Raises:
+        ValueError: if the two do not fit.
+    """
+    if guidance is None:
+        return build_plan(sampler, process, nfe)
+    plan = build_plan(sampler, process, nfe, guidance.breakpoints())
+    guidance.check(facts(plan))
+    return plan
+
+
+def plan_digest(plan: Plan) -> str:
+    """SHA-256 of the numbers of a plan, whatever it is called."""
+    table = plan.table()
+    numbers = {key: table[key] for key in ("evaluations", "end", "process")}
+    return digest([json.dumps(numbers, sort_keys=True)])
+
+
+def make_peer_jobs(
+    process: NoiseProcess, nfe: Sequence[int], guidance: Expression | None = None
+) -> list[Job]:
+    """Jobs for every diffusers scheduler and grid.
+
+    Those that need more calls, or do not fit the guidance, are left out.
+    """
+    from fewstep.eval.bench.peers import Peer, peers_for
+
+    def job(peer: Peer, n: int) -> Job:
+        def run(problem: Problem, batch: Batch, meter: Meter) -> Tensor:
+            guided = replace(problem, denoiser=meter.wrap(problem.denoiser, batch.seeds))
+            return peer.sample(guided, n, *_unit(problem, batch))
+
+        return Job(str(peer), n, run, f"diffusers {version('diffusers')}")
+
+    jobs = []
+    for peer in peers_for(process):
+        for n in nfe:
+            try:
+                run = peer.facts(process, n)
+                with warnings.catch_warnings():
+                    # Nobody chose this peer, so nobody can follow the advice.
+                    warnings.simplefilter("ignore")
+                    if guidance is not None:
+                        guidance.check(run)
+            except ValueError:
+                continue
+            jobs.append(job(peer, n))
+    return jobs
+
+
+def _unit(problem: Problem, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    return batch.noise / problem.start_scale, batch.labels
+
+
+def _existing(path: str) -> str:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no plan at {path}; `fewstep plan SPEC --nfe N --save` writes one")
+    return path
+
+
+def _planned(
+    label: str, sampler: str | Plan, process: NoiseProcess, nfe: int, guidance: Expression | None
+) -> Job:
+    plan = guided_plan(sampler, process, nfe, guidance)
+
+    @torch.no_grad()
+    def run(problem: Problem, batch: Batch, meter: Meter) -> Tensor:
+        noise, labels = _unit(problem, batch)
+        return sample(
+            problem.denoiser, plan, plan.nfe, noise=noise, cond=labels, guidance=meter,
+            seeds=batch.seeds,
+        )  # fmt: skip
+
+    return Job(label, plan.nfe, run, plan_digest(plan))
+
+
+def _adaptive(spec: str, guidance: Expression | None) -> Job:
+    """torchdiffeq's dopri5 down to the least trained level, ``dopri5`` or ``dopri5:tol=1e-3``."""
+    if guidance is not None and not guidance.is_field:
+        raise ValueError(
+            f"dopri5 chooses its own steps, and {guidance} draws at random or goes by the steps: "
+            "leave one of them out"
+        )
+    tolerance, given = DOPRI5_TOLERANCE, spec.partition(":")[2]
+    if given:
+        match = re.fullmatch(r"tol=([0-9.eE+-]+)", given)
+        try:
+            tolerance = float(match.group(1) if match else "nan")
+        except ValueError:
+            tolerance = float("nan")
+        if not 0 < tolerance < 1:
+            raise ValueError(
+                f"dopri5 takes tol= between 0 and 1, as in dopri5:tol=1e-3; got {spec!r}"
+            )
+
+    def run(problem: Problem, batch: Batch, meter: Meter) -> Tensor:
+        return reference_solution(
+            meter.wrap(problem.denoiser, batch.seeds), batch.noise, batch.labels, method="dopri5",
+            tolerance=tolerance, rho_end=problem.process.rho_min,
+            breakpoints=() if guidance is None else guidance.breakpoints(),
+        )[0]  # fmt: skip
+
+    return Job(f"dopri5:tol={tolerance:g}", 0, run)

@@ -1,0 +1,167 @@
+"""The benchmark: samplers against the fine solution from the same starts.
+
+Units of samples are the outer loop, so that each one's noise and references are made once and
+memory does not grow with n; every sampler sees exactly the same states under every guidance. What
+a unit was scored by is kept in a file until the report is written: a benchmark that was stopped
+goes on where it ended, with any number of processes.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fewstep.eval.bench.collect import collect
+from fewstep.eval.bench.guides import read_guidance, split_guidance
+from fewstep.eval.bench.jobs import make_jobs, make_peer_jobs, split_specs
+from fewstep.eval.bench.setup import EXACT, Bench, compiled
+from fewstep.eval.bench.sweeps import resolved, save_sweep
+from fewstep.eval.bench.units import Case, UnitRun, Work, warm_up
+from fewstep.eval.cache import digest
+from fewstep.eval.generate.shards import ShardFolder, UnitRecord
+from fewstep.eval.generate.units import arithmetic
+from fewstep.eval.keys import stable
+from fewstep.eval.networks.extractors import FashionExtractor, load_extractor
+from fewstep.eval.problems import load_problem
+from fewstep.eval.processes import Processes
+from fewstep.eval.references import load_reference
+from fewstep.eval.reports.results import Results, check_writable
+from fewstep.eval.scores import needs_features
+
+FORMAT = 1
+FASHION_SHAPE = (1, 28, 28)  # images that the bundled classifier takes
+UNITS = "units"  # below the folder of the report, until that is written
+Progress = Callable[[int, int, str], None]  # (work done, work in total, what runs now)
+
+
+def run_bench(
+    bench: Bench | None = None,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Runs a benchmark and, if ``out`` is given, writes its report there.
+
+    On several processes, started by torchrun or accelerate, each takes its share of the samples.
+
+    Args:
+        bench: what to run; the default problem and samplers if None.
+        out: folder for the report (:func:`fewstep.eval.reports.report.write_report`), made if
+            needed, and checked before anything is sampled. Needed with several processes.
+        progress: told how far this process is.
+
+    Raises:
+        ValueError: for an unknown name, a sampler or guidance that does not fit, a folder that
+            cannot be written, or one with an unfinished benchmark of other settings.
+        FileNotFoundError: if bundled weights, a saved plan or statistics are missing.
+        ExtractorUnavailableError: if the extractor cannot be had, before anything is sampled.
+    """
+    bench, started = bench or Bench(), datetime.now(UTC).isoformat(timespec="seconds")
+    if out is not None:
+        check_writable(Path(out))
+    processes = Processes.start(bench.device)
+    if out is None and processes.world > 1:
+        raise ValueError("several processes meet in a folder; pass out")
+    work = prepare(bench, processes.device)
+    with ExitStack() as stack:
+        folder = out or stack.enter_context(tempfile.TemporaryDirectory())
+        shards = ShardFolder(Path(folder) / UNITS)
+        _sample(work, shards, processes, progress or (lambda done, total, text: None))
+        processes.barrier()
+        results = collect(work, shards)
+        results.started = started
+        processes.barrier()
+        if out is not None and processes.is_main:
+            from fewstep.eval.reports.report import write_report
+
+            write_report(results, Path(out), resolved(bench))
+            save_sweep(bench, Path(out) / "sweep.yaml")
+            shutil.rmtree(shards.path)
+    return results
+
+
+def prepare(bench: Bench, device: str) -> Work:
+    """Everything that will run, built and checked; nothing is sampled."""
+    # First what may not be had here at all.
+    extractor = bench.extractor and load_extractor(bench.extractor, device, bench.weights)
+    problem = load_problem(bench.problem, device, prompts=bench.prompts, dtype=bench.dtype)
+    if not extractor and problem.image_shape == FASHION_SHAPE:
+        extractor = FashionExtractor(device)
+    reference = None
+    if extractor:
+        wanted = needs_features(bench.metrics)
+        reference = load_reference(bench.ref or "fashion", extractor, features=wanted)
+    sampled = compiled(problem) if bench.compile else problem
+    cases, nfe = [], sorted(set(bench.nfe))
+    for text in split_guidance(bench.guidance):
+        guidance = read_guidance(text, sampled)
+        specs, expression = split_specs(bench.samplers), guidance.expression
+        jobs = make_jobs(specs, problem.process, nfe, expression)
+        if bench.peers == "diffusers":
+            jobs += make_peer_jobs(problem.process, nfe, expression)
+        cases.append(Case(guidance, jobs))
+    work = Work(bench, problem, sampled, cases, extractor or None, reference)
+    work.scores()  # raises for what cannot be scored
+    return work
+
+
+def _sample(work: Work, shards: ShardFolder, processes: Processes, progress: Progress) -> None:
+    """Makes the units of this process that are not there yet."""
+    shards.claim(_config(work))
+    own = range(processes.rank, work.units, processes.world)
+    with shards.locked(processes.rank):
+        finished = shards.finished(own).records
+        todo = [unit for unit in own if unit not in finished]
+        total, done, warm = work.calls * sum(map(work.rows, own)), 0, set[int]()
+        done = total - work.calls * sum(map(work.rows, todo))
+        for unit in todo:
+            rows, numbers = work.rows(unit), dict[str, Tensor]()
+            if rows not in warm:
+                warm_up(work, unit)
+                warm.add(rows)
+            for told, calls, found in UnitRun(work, unit).steps():
+                progress(done, total, told)
+                numbers |= found
+                done += calls * rows
+            record = UnitRecord(unit, digest(numbers.values()), rows, 0, 0, {})
+            shards.commit(processes.rank, f"unit-{unit:06d}.safetensors", numbers, [record])
+        progress(total, total, "done")
+
+
+def _config(work: Work) -> dict[str, Any]:
+    """All that the numbers of a unit depend on, as JSON values."""
+    bench, problem, extractor = work.bench, work.problem, work.extractor
+    return {
+        "format": FORMAT,
+        "problem": problem.name,
+        "fingerprint": problem.fingerprint,
+        "process": digest([json.dumps(problem.process.identity(), sort_keys=True)]),
+        "dtype": [str(problem.dtype), bench.dtype],
+        "n": bench.n,
+        "seed": bench.seed,
+        "repeats": bench.repeats,
+        "batch": work.batch_size,
+        "jobs": [
+            [case.guidance.text, job.sampler, job.nfe, job.identity]
+            for case in work.cases
+            for job in case.jobs
+        ],
+        "guidance_models": [_known(case) for case in work.cases],
+        "extractor": extractor and extractor.name,
+        "extractor_weights": extractor and extractor.fingerprint,
+        "exact": EXACT in bench.metrics,
+        "compile": bench.compile,
+        **arithmetic(problem.device),
+    }
+
+
+def _known(case: Case) -> str | None:
+    try:
+        return digest([stable(case.guidance.expression)])
+    except TypeError:
+        return None  # of a function there is only the name, in the text of the guidance

@@ -1,0 +1,82 @@
+"""The commands ``fewstep sample``, ``list``, ``plan``, ``overhead`` and ``doctor``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewstep.eval.cli.options import Device, Guidance, Seed
+
+
+def sample(
+    classes: Annotated[str, typer.Option(help="Comma list of 0-9, or `all`.")] = "all",
+    n: Annotated[int, typer.Option("--n", help="Images.")] = 80,
+    seed: Seed = 0,
+    sampler: Annotated[str, typer.Option(help="Spec or saved plan.")] = "ipndm",
+    nfe: Annotated[int, typer.Option(help="Network calls.")] = 10,
+    guidance: Guidance = "none",
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("samples.png"),
+    device: Device = "auto",
+) -> None:
+    """Draws Fashion-MNIST images with the bundled model into one PNG, a column for each class.
+
+    Example: `fewstep sample --classes 1,7,9 --n 30 --nfe 8 --guidance cfg:2`
+    """
+    from fewstep.eval.commands.basic import Drawing, draw
+
+    picked = tuple(range(10)) if classes == "all" else _numbers("--classes", classes)
+    draw(Drawing(picked, n, seed, sampler, nfe, guidance, device), out)
+
+
+def list_() -> None:
+    """Lists samplers and guidance with their options and papers; grids; problems."""
+    from fewstep.eval.commands.lists import show_lists
+
+    show_lists()
+
+
+def plan(
+    spec: Annotated[str, typer.Argument(help="As in `dpmpp:order=3,grid=karras`.")],
+    nfe: Annotated[int, typer.Option(help="Network calls.")] = 10,
+    process: Annotated[
+        str, typer.Option(help="`vp-linear`, `vp-scaled`, `vp-cosine`, `edm` or `flow`.")
+    ] = "vp-linear",
+    problem: Annotated[str | None, typer.Option(help="Take this problem's process.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the plan as JSON.")] = None,
+) -> None:
+    """Prints a sampler as the table of numbers that it is.
+
+    Example: `fewstep plan unipc:order=2 --nfe 8 --process flow --save unipc8.json`
+    """
+    from fewstep.eval.commands.basic import show_plan
+
+    show_plan(spec, nfe, process, problem, save)
+
+
+def overhead(
+    repeats: Annotated[int, typer.Option(help="Runs of each schedule; medians are shown.")] = 15,
+) -> None:
+    """Times a `step()` of our schedulers beside diffusers', and guidance beside its network."""
+    from fewstep.eval.studies.guided_overhead import show_guided_overhead
+    from fewstep.eval.studies.overhead import show_overhead
+
+    if repeats < 1:
+        raise ValueError(f"--repeats must be at least 1, got {repeats}")
+    show_overhead(repeats)
+    show_guided_overhead(repeats)
+
+
+def doctor() -> None:
+    """Checks versions, device, bundled weights, dataset and cache."""
+    from fewstep.eval.commands.doctor import show_health
+
+    raise typer.Exit(0 if show_health() else 1)
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"{option} takes whole numbers separated by commas, got {text!r}"
+        ) from None

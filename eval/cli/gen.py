@@ -1,0 +1,156 @@
+"""The command ``fewstep gen``: samples into a folder, on one or several processes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewstep.eval.cli.options import Device, Dtype, Guidance, Model, Prompts, Weights
+
+if TYPE_CHECKING:
+    from fewstep.eval.generate.generation import Summary
+    from fewstep.eval.generate.recipe import Recipe
+    from fewstep.eval.generate.units import Generation
+    from fewstep.eval.processes import Processes
+
+
+def gen(
+    sampler: Annotated[str, typer.Option("--sampler", "-s", help="Spec or saved plan (.json).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder; a part of the run may be in.")],
+    nfe: Annotated[
+        int | None, typer.Option(help="Network calls; a saved plan has its own.")
+    ] = None,
+    model: Model = "fashion",
+    seeds: Annotated[
+        str, typer.Option(help="One for each sample, as in `0-999` or `1,2,5-9`.")
+    ] = "0-49999",
+    guidance: Guidance = "none",
+    classes: Annotated[
+        str, typer.Option(help="`uniform`: drawn from each sample's seed; or in `turn`.")
+    ] = "uniform",
+    unit: Annotated[int, typer.Option(help="Samples of a batch, and of a file.")] = 64,
+    keep: Annotated[
+        str, typer.Option(help="`images`, `features`, or `none`: the features' sums alone.")
+    ] = "images",
+    extractor: Annotated[
+        str | None,
+        typer.Option(help="Of features: `fd-cnn:fashion`, `inception:edm`, ..., `pixels:CxHxW`."),
+    ] = None,
+    weights: Weights = None,
+    prompts: Prompts = None,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell calls, disk, memory and time.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Generates samples into a folder; the same command goes on after any interruption.
+
+    Works alike under plain python, `torchrun` and `accelerate launch`: each process takes its
+    share, and the samples are the same for any number of them.
+
+    Example: `fewstep gen --sampler unipc --nfe 8 --seeds 0-999 -o runs/unipc-8`
+
+    Example: `torchrun --nproc-per-node 2 -m fewstep gen -s sa --nfe 20 -g cfg:2 -o runs/sa-20`
+    """
+    from fewstep.eval.processes import Processes
+
+    given: dict[str, Any] = {
+        "model": model, "seeds": seeds, "guidance": guidance, "classes": classes, "unit": unit,
+        "keep": keep, "extractor": extractor, "weights": weights and str(weights.absolute()),
+        "prompts": None if prompts is None else prompts.read_text(), "dtype": dtype,
+        **_sampler(sampler, nfe),
+    }  # fmt: skip
+    processes = Processes.start(device)
+    recipe, run = _built(given, processes.device)
+    if dry_run:
+        _show_estimate(run, out, processes)
+        return
+    try:
+        done = processes.gathered(_generate(run, recipe, out, processes, quiet))
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on with what is finished", err=True)
+        raise SystemExit(130) from None
+    if processes.is_main:
+        _report(out, done, quiet)
+
+
+def _sampler(text: str, nfe: int | None) -> dict[str, Any]:
+    """The sampler and its calls, of a saved plan whole."""
+    if not text.endswith(".json"):
+        if nfe is None:
+            raise ValueError(f"--nfe is needed with a spec, got {text!r} alone; as in --nfe 8")
+        return {"sampler": text, "nfe": nfe}
+    from fewstep.samplers import Plan
+
+    if not Path(text).is_file():
+        raise FileNotFoundError(f"no plan at {text}; `fewstep plan SPEC --nfe N --save` writes one")
+    plan = Plan.load(text)
+    return {"sampler": plan.table(), "nfe": plan.nfe if nfe is None else nfe}
+
+
+def _built(given: dict[str, Any], device: str) -> "tuple[Recipe, Generation]":
+    from fewstep.eval.generate.recipe import Recipe
+
+    recipe = Recipe(**given)
+    return recipe, recipe.build(device)
+
+
+def _show_estimate(run: "Generation", out: Path, processes: "Processes") -> None:
+    from fewstep.eval.generate.estimate import estimate
+
+    if processes.is_main:
+        for line in estimate(run, out, processes.world).lines(out):
+            typer.echo(line)
+
+
+def _generate(
+    run: "Generation", recipe: "Recipe", out: Path, processes: "Processes", quiet: bool
+) -> "Summary":
+    """This process's share, with a bar on the terminal of the first one."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeElapsedColumn as Elapsed
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    from fewstep.eval.generate.generation import generate
+
+    errors = Console(stderr=True)
+    shown = errors.is_terminal and processes.is_main and not quiet
+    share = f"units of rank 0 of {processes.world}" if processes.world > 1 else "units"
+    columns = (
+        BarColumn(), MofNCompleteColumn(), TextColumn(share), Elapsed(), TextColumn("left"),
+        Remaining(),
+    )  # fmt: skip
+    with Progress(*columns, console=errors, disable=not shown) as bar:
+        task = bar.add_task("", total=None)
+
+        def tell(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        return generate(
+            run, out, rank=processes.rank, world=processes.world, progress=tell, recipe=recipe
+        )
+
+
+def _report(out: Path, done: "list[Summary]", quiet: bool) -> None:
+    """Looks at all that is there, by checksum.
+
+    Raises:
+        ValueError: if a unit is not.
+    """
+    from fewstep.eval.generate.generation import Summary
+    from fewstep.eval.generate.verification import verify
+
+    found = verify(out)
+    if not quiet:
+        typer.echo(Summary.of_all(done))
+        times = [f"{name} {seconds:.1f} s" for name, seconds in found.seconds_by.items()]
+        typer.echo(f"spent so far, over all processes: {', '.join(times)}")
+        typer.echo(f"{out}: {found.rows} samples, sha256 {found.hash}")
+    if found.missing:
+        raise ValueError(
+            f"{len(found.missing)} units are missing in {out}: another process failed, or its "
+            "files were changed; start the same command again"
+        )

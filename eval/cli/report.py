@@ -1,0 +1,39 @@
+"""``fewstep report``: reports again, or of several folders together."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of `fewstep bench`.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder to write to. Default: the folder itself."),
+    ] = None,
+) -> None:
+    """Makes a report again from `results.jsonl`, or one of the newest runs of several folders.
+
+    Folders whose numbers depend on different things (samples, model, seeds, extractor, reference)
+    are refused.
+
+    Example: `fewstep report runs/bench`
+
+    Example: `fewstep report runs/ours runs/theirs -o runs/both`
+    """
+    from fewstep.eval.reports.lines import LINES
+    from fewstep.eval.reports.merging import merged, newest
+    from fewstep.eval.reports.report import rebuild, write_report
+
+    if len(folders) == 1 and out in (None, folders[0]) and (folders[0] / LINES).exists():
+        rebuild(folders[0])
+        typer.echo(f"report: {folders[0] / 'report.html'}")
+        return
+    if len(folders) > 1 and out is None:
+        raise ValueError("several folders need --out, the folder of their report")
+    found = {str(folder): newest(folder) for folder in folders}
+    results = merged(found) if len(found) > 1 else found[str(folders[0])]
+    target = out or folders[0]
+    write_report(results, target)
+    typer.echo(f"report: {target / 'report.html'}")

@@ -1,0 +1,174 @@
+"""What the commands of the command line do."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fewstep.eval.bench.guides import Meter, read_guidance
+from fewstep.eval.bench.jobs import guided_plan
+from fewstep.eval.bench.runner import run_bench
+from fewstep.eval.bench.sweeps import Sweep
+from fewstep.eval.commands.lists import PROCESSES
+from fewstep.eval.problems import load_problem
+from fewstep.eval.processes import launched, resolve_device
+from fewstep.eval.reports.results import PEER_PREFIX, Results, check_writable, metric_entry
+from fewstep.eval.reports.summary import without_reference
+from fewstep.eval.reports.tables import best_of_grids, costs, subject
+from fewstep.eval.reports.titles import metric_title
+from fewstep.models import data
+from fewstep.samplers import build_plan
+from fewstep.samplers import sample as draw_samples
+from fewstep.schedules import NoiseProcess
+
+
+def run_and_report(sweep: Sweep) -> None:
+    """Runs a benchmark with a progress bar (on terminals only), prints the scores."""
+    errors, console = Console(stderr=True), Console()
+    columns = (
+        BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"),
+    )  # fmt: skip
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("loading", total=None)
+
+        def show(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total, description=escape(text))
+
+        results = run_bench(sweep, sweep.out, show)
+    if launched()[0] > 0:  # the first process tells
+        return
+    for guidance in results.guidance:
+        for metric in results.metrics:
+            if results.metric(metric, guidance):
+                console.print(score_table(results, metric, guidance))
+    for line in (*without_reference(results), f"report: {sweep.out / 'report.html'}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def score_table(results: Results, metric: str, guidance: str) -> Table:
+    """The values of a metric for the terminal; diffusers' classes at their best grid."""
+    title, form = metric_title(results, metric), metric_entry(metric)[2]
+    calls = sorted({row.nfe for row in results.rows if row.guidance == guidance})
+    # Tables are as narrow as their columns, and would wrap the title.
+    heading = f"\n{title}: {subject(results, guidance)}"
+    Console().print(heading, markup=False, highlight=False, soft_wrap=True)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("sampler", no_wrap=True)
+    for n in calls:
+        table.add_column(f"{n} calls", justify="right")
+    values = results.metric(metric, guidance)
+    rows = {escape(k): v for k, v in values.items() if not k.startswith(PEER_PREFIX)}
+    for name, best in best_of_grids(results, metric, guidance).items():
+        rows[f"{escape(name)}, best grid"] = {n: value for n, (value, _) in best.items()}
+    env = results.env
+    for label, levels in (
+        ("reference", env.get("reference", {}).get(guidance, {})),
+        ("real test images", env.get("floor", {})),
+    ):
+        if metric in levels:
+            rows[f"[dim]{label}[/dim]"] = dict.fromkeys(calls, levels[metric])
+    for name, found in rows.items():
+        table.add_row(name, *(f"{found[n]:{form}}" if n in found else "" for n in calls))
+    for label, cost in costs(results, guidance).items():
+        table.add_row(f"[dim]{label}[/dim]", *(f"[dim]{cost.get(n, '')}[/dim]" for n in calls))
+    return table
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What ``fewstep sample`` draws; the fields are its options."""
+
+    classes: tuple[int, ...]
+    n: int
+    seed: int
+    sampler: str
+    nfe: int
+    guidance: str
+    device: str
+
+    def __post_init__(self) -> None:
+        if bad := [c for c in self.classes if not 0 <= c <= 9]:
+            raise ValueError(f"classes are 0 to 9, got {bad[0]}; names: {_class_names()}")
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1 image, got {self.n}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+
+
+def _class_names() -> str:
+    return ", ".join(f"{i} {name}" for i, name in enumerate(data.CLASS_NAMES))
+
+
+def draw(drawing: Drawing, out: Path) -> None:
+    """Samples the bundled model into one PNG, written whole or not at all."""
+    check_writable(out.parent)
+    if out.is_dir() or out.suffix.lower() != ".png":
+        raise ValueError(f"--out must name a .png file, got {out}")
+    device = resolve_device(drawing.device)
+    problem = load_problem("fashion", device)
+    guidance = read_guidance(drawing.guidance, problem).expression
+    plan = guided_plan(drawing.sampler, problem.process, drawing.nfe, guidance)
+    across, rows_made = len(drawing.classes), 0
+    chosen = torch.tensor(drawing.classes, device=device)
+    noise, images = problem.initial_noise(drawing.n, drawing.seed), []
+    for start in range(0, drawing.n, 128):
+        rows, meter = noise[start : start + 128], Meter(guidance)
+        labels = chosen[torch.arange(start, start + len(rows), device=device) % across]
+        seeds = [drawing.seed * 2**32 + 2**24 + start + i for i in range(len(rows))]
+        with torch.no_grad():
+            x = draw_samples(
+                problem.denoiser, plan, plan.nfe, noise=rows, cond=labels, guidance=meter,
+                seeds=seeds,
+            )  # fmt: skip
+        images.append(x.cpu())
+        rows_made += meter.counters.rows
+    _write_columns(torch.cat(images), drawing, out)
+    cost = f"{plan.nfe} calls, {rows_made / drawing.n:g} forward rows an image"
+    print(f"{out}: {drawing.n} images, {plan.name}, {cost}")
+
+
+def _write_columns(images: torch.Tensor, drawing: Drawing, out: Path) -> None:
+    from fewstep.eval.reports.figures import draw_images
+
+    across = min(len(drawing.classes), len(images))
+    # White tiles fill the last line.
+    missing = torch.ones(-len(images) % across, *images.shape[1:])
+    lines = torch.cat([images, missing]).split(across)
+    names = [data.CLASS_NAMES[c] for c in drawing.classes[:across]]
+    guided = "" if drawing.guidance == "none" else f", {drawing.guidance}"
+    title = f"{drawing.sampler}, {drawing.nfe} calls, seed {drawing.seed}{guided}"
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unfinished-") as folder:
+        path = Path(folder) / "samples.png"
+        rows = {" " * i: line for i, line in enumerate(lines)}
+        draw_images(path, rows, title=title, columns=names)
+        os.replace(path, out)
+
+
+def show_plan(spec: str, nfe: int, process: str, problem: str | None, save: Path | None) -> None:
+    """Prints a plan, and saves it as JSON if asked to."""
+    plan = build_plan(spec, _process(process, problem), nfe)
+    if save is not None:
+        check_writable(save.parent)
+        if save.suffix != ".json" or save.is_dir():
+            raise ValueError(f"--save must name a .json file, got {save}")
+        with tempfile.TemporaryDirectory(dir=save.parent, prefix=".unfinished-") as folder:
+            path = Path(folder) / "plan.json"
+            path.write_text(plan.to_json() + "\n")
+            os.replace(path, save)
+    print(plan)
+
+
+def _process(name: str, problem: str | None) -> NoiseProcess:
+    if problem is not None:
+        return load_problem(problem).process
+    if name not in PROCESSES:
+        raise ValueError(f"unknown process {name!r}; known: {', '.join(PROCESSES)}")
+    return PROCESSES[name]()

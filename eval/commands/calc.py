@@ -1,0 +1,175 @@
+"""What ``fewstep calc`` does."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fewstep.eval.commands.calc_console import Use, bar, say, tell_of_skipped
+from fewstep.eval.commands.calc_results import (
+    Calculation,
+    check_one_problem,
+    save_result,
+    to_results,
+)
+from fewstep.eval.generate.shards import ShardFolder
+from fewstep.eval.images.calculate import SetScore, calculate, extractor_for, find_reference
+from fewstep.eval.images.paired import paired_difference
+from fewstep.eval.images.samples import Samples, open_samples
+from fewstep.eval.images.sources import open_images
+from fewstep.eval.networks.extractors import Extractor
+from fewstep.eval.reports.lines import LINES, append_run
+from fewstep.eval.reports.results import check_writable
+from fewstep.eval.scores import METRIC_CHOICES
+
+WIDEST = 10_000
+# Settings of a folder that say nothing of how one sample was made.
+NOT_OF_SAMPLES = ("seeds", "keep", "extractor", "extractor_weights", "extractor_scale")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What ``fewstep calc`` is to find out.
+
+    Attributes:
+        samples: names of sets.
+        ref: the reference; may be None if ``paired`` is not.
+        metrics: of ``METRIC_CHOICES``.
+        repeats: in how many parts each set is scored.
+        num: how many samples of each set; all if None.
+        paired: a set made from the same seeds.
+        out: a folder whose ``results.jsonl`` takes a run.
+        json: whether to print JSON.
+    """
+
+    samples: tuple[str, ...]
+    ref: str | None
+    metrics: tuple[str, ...] = ("fd",)
+    repeats: int = 1
+    num: int | None = None
+    paired: str | None = None
+    out: Path | None = None
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ref is None and self.paired is None:
+            raise ValueError("nothing to compare with; give --ref, --paired or both")
+        if len(set(self.samples)) < len(self.samples):
+            raise ValueError("a set of samples is named twice; name each once")
+        for metric in self.metrics:
+            if metric not in METRIC_CHOICES:
+                raise ValueError(f"metrics must be of {', '.join(METRIC_CHOICES)}, got {metric!r}")
+        if self.repeats < 1:
+            raise ValueError(f"repeats must be at least 1, got {self.repeats}")
+        if self.out is not None and self.ref is None:
+            raise ValueError("--out takes scores, which need --ref; leave it out")
+
+
+def run_calc(asked: Asked, use: Use) -> None:
+    """Scores sets of samples, prints the scores, and keeps them if a folder is given."""
+    calculation = None
+    if asked.ref is not None:
+        extractor = use.load("" if use.extractor else extractor_for(asked.ref))
+        calculation = _calculation(asked, asked.ref, extractor, use)
+    pairs = [] if asked.paired is None else _pairs(asked, asked.paired, use)
+    if calculation is not None and asked.out is not None:
+        _keep(calculation, asked.out, [Path(name) for name in asked.samples])
+    if asked.json:
+        table = {} if calculation is None else json.loads(calculation.to_json())
+        table |= {"paired": pairs} if pairs else {}
+        print(json.dumps(table, indent=1))
+        return
+    if calculation is not None:
+        _show(calculation)
+    for pair in pairs:
+        psnr = "equal" if pair["psnr"] is None else f"PSNR {pair['psnr']:.2f} dB"
+        say(
+            f"{pair['samples']} and {pair['other']}: RMSE {pair['rmse']:.6f} of {pair['n']} pairs "
+            f"in [-1, 1], {psnr}"
+        )
+
+
+def _calculation(asked: Asked, ref: str, extractor: Extractor, use: Use) -> Calculation:
+    sets = [
+        open_samples(name, extractor, num=asked.num, on_error=use.on_error)
+        for name in asked.samples
+    ]
+    if asked.out is not None:
+        _check_folders(asked.out, sets)
+    with bar("features of the reference") as told:
+        reference = find_reference(
+            ref, extractor, metrics=asked.metrics, batch=use.batch, on_error=use.on_error,
+            progress=told,
+        )  # fmt: skip
+    scores: list[SetScore] = []
+    for samples in sets:
+        tell_of_skipped(samples.name, samples.skipped)
+        with bar(samples.name) as told:
+            scores += calculate(
+                samples, reference, metrics=asked.metrics, repeats=asked.repeats, batch=use.batch,
+                progress=told,
+            )  # fmt: skip
+    options = {
+        "ref": str(Path(ref).resolve()) if Path(ref).exists() else ref,
+        "metrics": list(asked.metrics), "num": asked.num, "repeats": asked.repeats,
+        "on_error": use.on_error, "weights": use.weights and str(use.weights.resolve()),
+    }  # fmt: skip
+    return Calculation(extractor, reference, options, scores, _are_repeats(sets))
+
+
+def _are_repeats(sets: list[Samples]) -> bool:
+    """Whether they differ in their seeds alone, as far as it is known."""
+    settings = set()
+    for samples in sets:
+        config = {} if samples.folder is None else ShardFolder(samples.folder).config()
+        made_by = {key: value for key, value in config.items() if key not in NOT_OF_SAMPLES}
+        settings.add(json.dumps(made_by, sort_keys=True))
+    return len(settings) == 1
+
+
+def _check_folders(out: Path, sets: list[Samples]) -> None:
+    for samples in sets:
+        if samples.folder is None:
+            raise ValueError(
+                f"--out takes scores of folders of fewstep gen, which tell how samples were made; "
+                f"{samples.name} is none: use --json > FILE"
+            )
+        check_writable(samples.folder)
+    check_one_problem([samples.folder for samples in sets if samples.folder is not None])
+    if len({samples.n for samples in sets}) > 1:
+        raise ValueError("--out takes sets of equal size; use --num, or keep them in two")
+    check_writable(out)
+
+
+def _keep(calculation: Calculation, out: Path, folders: list[Path]) -> None:
+    for folder in folders:
+        save_result(calculation, folder)
+    append_run(to_results(calculation, folders), out / LINES)
+
+
+def _pairs(asked: Asked, other: str, use: Use) -> list[dict[str, Any]]:
+    found = []
+    for name in asked.samples:
+        first, second = (
+            open_images(source, num=asked.num, on_error="raise") for source in (name, other)
+        )
+        difference = paired_difference(first, second, use.batch)
+        psnr = difference.psnr if math.isfinite(difference.psnr) else None
+        found.append(
+            {"samples": name, "other": other, "n": difference.n, "rmse": difference.rmse,
+             "psnr": psnr}
+        )  # fmt: skip
+    return found
+
+
+def _show(calculation: Calculation) -> None:
+    say(calculation.lines()[0])
+    # No title may lose its end, which is the number of samples.
+    table, console = calculation.table(), Console()
+    wide = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
+    Console(width=max(wide, console.width)).print(table)
+    for line in (*calculation.summary_lines(), *calculation.lines()[1:]):
+        say(line)

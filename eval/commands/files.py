@@ -1,0 +1,97 @@
+"""What ``fewstep ref``, ``verify``, ``export`` and ``convert`` do."""
+
+from pathlib import Path
+
+import torch
+
+from fewstep.eval.commands.calc_console import Use, bar, say, tell_of_skipped
+from fewstep.eval.commands.calc_results import RESULT
+from fewstep.eval.generate import collected
+from fewstep.eval.generate.recheck import recheck
+from fewstep.eval.generate.recipe import run_from_folder
+from fewstep.eval.generate.shards import ShardFolder
+from fewstep.eval.generate.verification import verify
+from fewstep.eval.images.make_reference import make_reference
+from fewstep.eval.images.sources import open_images
+from fewstep.eval.processes import resolve_device
+from fewstep.eval.references import save_reference
+from fewstep.eval.reports.results import all_or_nothing, check_writable
+from fewstep.eval.statistics_files import load_features, load_statistics, save_edm2, save_npz
+
+PICKLES = (".pkl", ".pickle")
+
+
+def run_ref(data: str, out: Path, features: int, seed: int, use: Use) -> None:
+    """Writes statistics of images, whole or not at all."""
+    if out.suffix.lower() != ".npz" or out.is_dir():
+        raise ValueError(f"--out must name an .npz file, got {out}")
+    extractor = use.load("inception:edm")
+    check_writable(out.parent)
+    images = open_images(data, on_error=use.on_error)
+    with bar("features of the reference") as told:
+        reference = make_reference(
+            images, extractor, features=features, seed=seed, batch=use.batch, progress=told
+        )
+    with all_or_nothing(out.parent) as folder:
+        save_reference(reference, folder / out.name)
+    tell_of_skipped(images.name, images.skipped)
+    kept = 0 if reference.features is None else len(reference.features)
+    known = reference.statistics
+    say(
+        f"{out}: {known.n} images, {extractor.name}, weights {extractor.fingerprint[:8]}, features "
+        f"of {kept}, dataset {str(known.dataset_hash)[:8]}"
+    )
+
+
+def run_verify(folder: Path, recompute: int, seed: int, device: str, weights: Path | None) -> bool:
+    """Checks a folder of ``fewstep gen``, and prints what was found; whether all of it holds."""
+    if recompute < 0:
+        raise ValueError(f"recompute must be at least 0 units, got {recompute}")
+    run = None
+    if recompute:
+        # The last bits of a network's output depend on it, so that it is one of the settings.
+        torch.set_num_threads(ShardFolder(folder).config()["threads"])
+        run = run_from_folder(folder, device)
+    found = verify(folder, recompute=recompute, run=run, seed=seed)
+    say(f"{folder}: {len(found.records)} units, {found.rows} samples, settings "
+           f"{found.config_sha256[:12]}, images {str(found.hash)[:12]}")  # fmt: skip
+    problems = [f"damaged: {text}" for text in found.damaged]
+    if found.missing:
+        problems.append(f"missing: {len(found.missing)} units, from unit {found.missing[0]} on")
+    if found.recomputed:
+        say(f"made again: units {', '.join(map(str, found.recomputed))}")
+    problems += [f"unit {unit} came out otherwise when made again" for unit in found.differing]
+    if (folder / RESULT).is_file() and not found.missing:
+        differences = recheck(folder, resolve_device(device), weights)
+        problems += [f"{RESULT}: {line}" for line in differences]
+        if not differences:
+            say(f"{RESULT}: its hashes and scores come out again")
+    for line in problems:
+        say(line)
+    say(f"{folder} {'does not hold' if problems else 'holds'}")
+    return not problems
+
+
+def run_export(folder: Path, out: Path) -> None:
+    """Writes the images of a folder of ``fewstep gen`` for others."""
+    ShardFolder(folder).config()  # raises if it is none
+    check_writable(out.parent)
+    if out.suffix.lower() == ".npz":
+        collected.export_npz(folder, out)
+    else:
+        collected.export_png(folder, out)
+    say(f"{out}: {open_images(folder).n} images")
+
+
+def run_convert(statistics: Path, out: Path, metric: str) -> None:
+    """Writes a file of statistics in the other format, whole or not at all."""
+    if out.suffix.lower() not in (".npz", *PICKLES) or out.is_dir():
+        raise ValueError(f"the output must be an .npz (for most) or .pkl (for edm2), got {out}")
+    known = load_statistics(statistics, metric)
+    check_writable(out.parent)
+    with all_or_nothing(out.parent) as folder:
+        if out.suffix.lower() == ".npz":
+            save_npz(known, folder / out.name, load_features(statistics))
+        else:
+            save_edm2({metric: known}, folder / out.name)
+    say(f"{out}: mu {known.mu.shape}, sigma {known.sigma.shape}, n = {known.n or 'not known'}")

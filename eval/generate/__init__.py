@@ -1,0 +1,1 @@
+"""Samples into folders that survive a crash, on one process or several."""

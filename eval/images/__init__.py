@@ -1,0 +1,1 @@
+"""Sets of images from folders, archives and arrays, and their scores."""

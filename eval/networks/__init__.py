@@ -1,0 +1,1 @@
+"""Feature extractors, and what prepares images for them."""

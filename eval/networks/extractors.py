@@ -1,0 +1,206 @@
+"""Feature extractors by name: what a Frechet distance between sets of images is measured in.
+
+A name is a family and a variant: ``inception:edm``, ``fd-cnn:fashion``, ``pixels:3x32x32``. Only
+the published Inception network with 50,000 samples gives an FID; :func:`metric_name` says so. To
+add a family, put a function into :data:`EXTRACTORS` that makes an :class:`Extractor`.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fewstep.eval.cache import digest
+from fewstep.eval.moments import LARGEST
+from fewstep.eval.networks.inception import InceptionExtractor
+from fewstep.eval.networks.micro_batches import check_images, in_micro_batches, strict_float32
+from fewstep.models.bundled import bundled_classifier, weights_sha256
+from fewstep.models.data import to_signed
+
+FID_SAMPLES = 50_000
+NOT_COMPARABLE = "not comparable with published FID"
+
+
+class Extractor(Protocol):
+    """Maps uint8 images (n, c, h, w) to float32 features (n, dim), each row from its image alone.
+
+    Attributes:
+        name: family and variant, which load the same extractor again.
+        dim: size of a feature vector.
+        fingerprint: SHA-256 of the weights: statistics of another one cannot be compared.
+        comparable: whether it is the network and input of a published FID.
+        bound: no feature is meant to exceed it in size.
+        scale: a power of two; exact sums take features rounded to multiples of 1 / scale.
+            bound * scale <= ``moments.LARGEST``.
+    """
+
+    name: str
+    dim: int
+    fingerprint: str
+    comparable: bool
+    bound: float
+    scale: float
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Raises TypeError or ValueError for images it cannot take."""
+        ...
+
+
+class FashionExtractor:
+    """The 64 features of the bundled Fashion-MNIST classifier, after its last ReLU.
+
+    Args:
+        device: where the network goes.
+
+    Raises:
+        FileNotFoundError: if its weights are missing.
+    """
+
+    name = "fd-cnn:fashion"
+    dim = 64
+    comparable = False
+    bound = 16.0  # of real images the largest is 4.4
+    scale = LARGEST / bound
+    micro_batch = 64
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._net = bundled_classifier(device)
+        self._device = torch.device(device)
+        self.fingerprint = weights_sha256("classifier")
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """float32 (n, 64) features of uint8 images (n, 1, 28, 28), on the network's device.
+
+        Raises:
+            TypeError, ValueError: for another dtype or shape.
+        """
+        check_images(images, channels=(1,))
+        if images.shape[2:] != (28, 28):
+            raise ValueError(
+                f"{self.name} takes images of 28 x 28 pixels, got {tuple(images.shape)}"
+            )
+        return in_micro_batches(images, self.micro_batch, self._features, self._device)
+
+    @torch.no_grad()
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, 10) float32 of the classes, from (n, 64) features."""
+        found: Tensor = self._net.head(features.to(self._device, torch.float32))
+        return found
+
+    def _features(self, images: Tensor) -> Tensor:
+        with strict_float32(self._device):
+            return self._net.features(to_signed(images))
+
+
+class PixelExtractor:
+    """The pixels themselves, in [-1, 1]: for tests of everything around an extractor.
+
+    Args:
+        shape: (c, h, w) of the images.
+        device: where the features go.
+    """
+
+    comparable = False
+    bound = 1.0
+    scale = 2.0**16  # many pixels lie at the bound: a finer scale would overflow at 115,000 images
+
+    def __init__(self, shape: tuple[int, int, int], device: str = "cpu") -> None:
+        c, h, w = self._shape = shape
+        self.dim = c * h * w
+        self.name = f"pixels:{c}x{h}x{w}"
+        self.fingerprint = digest([self.name])  # it has no weights
+        self._device = torch.device(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """float32 (n, c h w) pixels of uint8 images (n, c, h, w).
+
+        Raises:
+            TypeError, ValueError: for another dtype or shape.
+        """
+        check_images(images, channels=self._shape[:1])
+        if images.shape[1:] != self._shape:
+            raise ValueError(f"{self.name} cannot take images of shape {tuple(images.shape)}")
+        return to_signed(images.to(self._device)).flatten(1)
+
+
+def _inception(variant: str, device: str, weights: Path | None) -> Extractor:
+    return InceptionExtractor(variant or "edm", device, weights)
+
+
+def _fd_cnn(variant: str, device: str, weights: Path | None) -> Extractor:
+    _refuse_weights("fd-cnn", weights)
+    if variant != "fashion":
+        raise ValueError(f"fd-cnn has a classifier of fashion only, got {variant!r}")
+    return FashionExtractor(device)
+
+
+def _pixels(variant: str, device: str, weights: Path | None) -> Extractor:
+    _refuse_weights("pixels", weights)
+    sizes = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", variant)
+    if sizes is None:
+        raise ValueError(
+            f"pixels needs the shape of the images, as in pixels:3x32x32; got {variant!r}"
+        )
+    c, h, w = map(int, sizes.groups())
+    return PixelExtractor((c, h, w), device)
+
+
+def _refuse_weights(family: str, weights: Path | None) -> None:
+    if weights is not None:
+        raise ValueError(f"{family} has no weights of its own to choose, got {weights}")
+
+
+# By family; called with the variant (maybe empty), the device, and the weights that the user named.
+EXTRACTORS: dict[str, Callable[[str, str, Path | None], Extractor]] = {
+    "inception": _inception,
+    "fd-cnn": _fd_cnn,
+    "pixels": _pixels,
+}
+
+
+def load_extractor(name: str, device: str = "cpu", weights: Path | None = None) -> Extractor:
+    """The extractor of a name, ready to use: whatever it needs is found here or not at all.
+
+    Args:
+        name: ``inception`` (that is ``inception:edm``), ``inception:pytorch-fid``,
+            ``inception:clean``, ``fd-cnn:fashion`` or ``pixels:CxHxW``.
+        device: where it works.
+        weights: a file to use, for ``inception``; searched for if None.
+
+    Raises:
+        ValueError: for an unknown name.
+        ExtractorUnavailableError: if its package or its weights cannot be had (exit status 3).
+    """
+    family, _, variant = name.partition(":")
+    if family not in EXTRACTORS:
+        raise ValueError(f"unknown extractor {name!r}; known families: {', '.join(EXTRACTORS)}")
+    return EXTRACTORS[family](variant, device, weights)
+
+
+def metric_name(extractor: Extractor, n: int) -> str:
+    """The Frechet distance's name with its sample count: ``FID-50k``, ``FD-fashion-512``.
+
+    Args:
+        extractor: what the features are of.
+        n: how many generated samples, >= 2.
+    """
+    family = extractor.name.removeprefix("fd-cnn:").replace(":", "-")
+    count = f"{n // 1000}k" if n % 1000 == 0 else str(n)
+    return f"FID-{count}" if extractor.comparable else f"FD-{family}-{count}"
+
+
+def metric_key(extractor: Extractor) -> str:
+    """The Frechet distance's key among results: ``fid``, ``fd_fashion``, else ``fd``."""
+    if extractor.comparable:
+        return "fid"
+    family, _, variant = extractor.name.partition(":")
+    return f"fd_{variant}" if family == "fd-cnn" else "fd"
+
+
+def comparison_note(extractor: Extractor, n: int) -> str:
+    """:data:`NOT_COMPARABLE`, or nothing for an FID of exactly 50,000 samples."""
+    return "" if extractor.comparable and n == FID_SAMPLES else NOT_COMPARABLE

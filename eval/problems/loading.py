@@ -1,0 +1,181 @@
+"""Problems that are not bundled: pipelines of diffusers, and whatever Python code makes."""
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import torch
+from torch import nn
+
+from fewstep.eval.problems import PROBLEMS, Problem, ProblemDtype
+from fewstep.eval.problems.fingerprints import model_fingerprint
+from fewstep.eval.problems.pipelines import pipeline_problem
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(ProblemDtype)}
+FORMS = (
+    "a diffusers pipeline (its folder, or its hub id org/name), module:attribute, or "
+    "path/file.py:attribute"
+)
+RETURNS = "a Problem, or a denoiser with .process and .shape"
+
+
+def load_other(name: str, device: str, prompts: Path | None, dtype: str) -> Problem:
+    """What ``load_problem`` loads beside the bundled problems.
+
+    Raises:
+        ValueError: if it cannot be had, in one line.
+        FileNotFoundError: if there are no prompts at their path.
+    """
+    folder = Path(name).is_dir()
+    if not folder and all(name.rpartition(":")):
+        refuse_settings(name, prompts, dtype)
+        return imported_problem(name, device)
+    if folder or (HUB_ID.fullmatch(name) and not name.endswith(".py")):
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        return pipeline_problem(name, device, prompts, DTYPES[dtype])
+    if name.endswith(".py"):
+        raise ValueError(f"name what is to be taken from {name}: {name}:ATTRIBUTE, {RETURNS}")
+    raise ValueError(f"unknown problem {name!r}; known: {', '.join(PROBLEMS)}; or {FORMS}")
+
+
+def refuse_settings(name: str, prompts: Path | None, dtype: str) -> None:
+    """Raises ValueError for settings that only pipelines have."""
+    if prompts is not None:
+        raise ValueError(
+            f"{name} takes no prompts, only text-to-image pipelines do; leave them out"
+        )
+    if dtype != "float32":
+        raise ValueError(
+            f"{name} decides on its own dtype, only pipelines take one, got {dtype}; leave it out"
+        )
+
+
+def imported_problem(name: str, device: str) -> Problem:
+    """The problem that ``module:attribute`` or ``path/file.py:attribute`` names.
+
+    It is a problem, a denoiser with ``.process`` and ``.shape``, or a function that returns one of
+    them and takes nothing, or a ``device``. Modules are looked for where Python finds them and in
+    the working directory; beside a file, the files of its folder can be imported.
+
+    Raises:
+        ValueError: if there is no such thing, if it is something else, on another device, or the
+            code fails; the message names the exception.
+    """
+    place, _, attribute = name.rpartition(":")
+    path = Path(place) if place.endswith(".py") else None
+    with _importable(Path.cwd() if path is None else path.resolve().parent):
+        module = _module(name, place) if path is None else _file(name, path)
+        if not hasattr(module, attribute):
+            raise ValueError(f"{name}: {place} has no attribute {attribute!r}; name {RETURNS}")
+        return _problem(name, _made(name, getattr(module, attribute), device), device)
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Within, modules of the folder can be imported, as they can by a script that lies there."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+
+
+def _module(name: str, place: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name and f"{place}.".startswith(f"{error.name}."):
+            raise ValueError(
+                f"{name}: there is no module {error.name!r}; write module:attribute for one that "
+                "can be imported here, or path/file.py:attribute"
+            ) from error
+        raise _failed(name, "importing it", error) from error
+    except Exception as error:
+        raise _failed(name, "importing it", error) from error
+
+
+def _file(name: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ValueError(f"{name}: there is no file {path}; write path/file.py:attribute")
+    # A name of its own, so that it hides no module, and the real one for pickles and dataclasses.
+    own = f"_fewstep_{path.stem}"
+    spec = importlib.util.spec_from_file_location(own, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[own] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[own]
+        raise _failed(name, "importing it", error) from error
+    return module
+
+
+def _made(name: str, found: Any, device: str) -> Any:
+    """What a function returns; anything else is taken as it is."""
+    if isinstance(found, Problem) or _is_denoiser(found) or not callable(found):
+        return found
+    try:
+        parameters = inspect.signature(found).parameters
+        arguments = {"device": device} if "device" in parameters else {}
+        inspect.signature(found).bind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} cannot be called ({error}); it may take device, and must need nothing else"
+        ) from error
+    try:
+        return found(**arguments)
+    except Exception as error:
+        raise _failed(name, "calling it", error) from error
+
+
+def _is_denoiser(found: Any) -> bool:
+    return not isinstance(found, type) and hasattr(found, "process") and hasattr(found, "shape")
+
+
+def _problem(name: str, found: Any, device: str) -> Problem:
+    if isinstance(found, Problem):
+        problem = found
+    else:
+        if not _is_denoiser(found):
+            raise ValueError(
+                f"{name} must be, or return, {RETURNS}, got {type(found).__name__}; wrap a "
+                "network in DiffusersDenoiser, EDMDenoiser or CallableDenoiser of fewstep.models"
+            )
+        problem = _of_denoiser(name, found, device)
+    if torch.device(problem.device) != torch.device(device):
+        raise ValueError(
+            f"{name} is on device {problem.device!r}, and {device!r} was asked for; make it a "
+            "function that takes device, or choose that device"
+        )
+    return problem
+
+
+def _of_denoiser(name: str, denoiser: Any, device: str) -> Problem:
+    network = getattr(denoiser, "network", None)
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            f"{name} has no .network, a torch module, by whose weights its results could be told "
+            "from others; return a Problem with a fingerprint"
+        )
+    told = f"{type(denoiser).__name__} {getattr(denoiser, 'prediction_type', '')}"
+    fingerprint = model_fingerprint({"network": network}, told)
+    count = getattr(denoiser, "num_classes", None) or 0
+    shape = tuple(int(size) for size in denoiser.shape)
+    return Problem(name, denoiser, shape, fingerprint, count, exact=False, device=device)
+
+
+def _failed(name: str, doing: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split()) or "no message"
+    return ValueError(f"{name}: {doing} failed with {type(error).__name__}: {reason}; correct it")

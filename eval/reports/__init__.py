@@ -1,0 +1,1 @@
+"""Results on disk, and the reports that are made from them."""

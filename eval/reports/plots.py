@@ -1,0 +1,183 @@
+"""Where the lines of a plot go on the page; the template draws them, in colours of its theme."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fewstep.eval.reports.figures import round_numbers
+
+WIDTH, HEIGHT = 460, 320  # in units of the drawing
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 46  # margins
+STYLES = 10  # colours of the page; then dashes
+Span = tuple[float, float]
+
+
+class Value(NamedTuple):
+    """A point of a plot: a cost, a metric, half its error bar, and what to say of it."""
+
+    x: float
+    y: float
+    error: float = 0.0
+    text: str = ""
+
+
+class Tick(NamedTuple):
+    """A place on an axis and its number."""
+
+    at: float
+    text: str
+
+
+class Mark(NamedTuple):
+    """A point on the page, and the ends of its error bar."""
+
+    x: float
+    y: float
+    high: float
+    low: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line through marks; ``path`` is the points attribute of a polyline."""
+
+    name: str
+    colour: int
+    dash: int
+    path: str
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot, laid out.
+
+    Attributes:
+        x_label, y_label: of the axes.
+        x_ticks, y_ticks: their numbers.
+        curves: in the order of the legend.
+        front: points attribute of the Pareto front's polyline; empty for none.
+        background: the same of lines in grey.
+        levels: horizontal lines.
+    """
+
+    x_label: str
+    y_label: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    curves: list[Curve]
+    front: str = ""
+    background: list[str] = field(default_factory=list)
+    levels: list[Tick] = field(default_factory=list)
+    width: int = WIDTH
+    height: int = HEIGHT
+    box: tuple[int, int, int, int] = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
+
+
+class Axis:
+    """Maps values to the page; by logarithms if all are positive.
+
+    Args:
+        values: all that must be seen; at least one is finite.
+        page: where the least and the largest go, about.
+        exact: whether only the values themselves get ticks.
+        shares: whether the values are shares of one, for which logarithms are no help.
+    """
+
+    def __init__(
+        self, values: Iterable[float], page: Span, *, exact: bool = False, shares: bool = False
+    ) -> None:
+        seen = sorted({value for value in values if math.isfinite(value)})
+        self.log, self._page = seen[0] > 0 and not shares, page
+        self._values = seen if exact else []
+        low, high = self._map(seen[0]), self._map(seen[-1])
+        pad = 0.05 * (high - low) or 0.1 * abs(high) or 0.1
+        self._low, self._high = low - pad, high + pad
+
+    def _map(self, value: float) -> float:
+        return math.log(value) if self.log else value
+
+    def __call__(self, value: float) -> float:
+        """Place of a value on the page."""
+        start, stop = self._page
+        share = (self._map(value) - self._low) / (self._high - self._low)
+        return round(start + share * (stop - start), 1)
+
+    def ticks(self) -> list[Tick]:
+        """Round numbers that are not too close."""
+        numbers = self._values or self._round()
+        chosen: list[Tick] = []
+        for number in numbers:
+            tick = Tick(self(number), f"{number:g}")
+            if not chosen or abs(tick.at - chosen[-1].at) >= 26:
+                chosen.append(tick)
+        return chosen
+
+    def _round(self) -> list[float]:
+        if self.log:
+            low, high = math.exp(self._low), math.exp(self._high)
+            if high / low > 300:
+                powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+                return [10.0**power for power in powers]
+            found = round_numbers(low, high)
+            return found if len(found) > 1 else [float(f"{v:.3g}") for v in (low, high)]
+        step = 10 ** math.floor(math.log10((self._high - self._low) / 4))
+        step *= next(m for m in (1, 2, 5, 10) if (self._high - self._low) / (m * step) <= 6)
+        first, last = math.ceil(self._low / step), math.floor(self._high / step)
+        return [k * step for k in range(first, last + 1)]
+
+
+def lay_out(
+    series: Mapping[str, Sequence[Value]],
+    *,
+    x_label: str,
+    y_label: str,
+    front: Sequence[Value] = (),
+    background: Iterable[Sequence[Value]] = (),
+    levels: Mapping[str, float] | None = None,
+    exact: bool = False,
+    shares: bool = False,
+) -> Plot:
+    """Places of everything in a plot.
+
+    Args:
+        series: by name; at least one value in all.
+        x_label, y_label: of the axes.
+        front: the Pareto front, by rising cost.
+        background: lines to be drawn in grey.
+        levels: heights of horizontal lines, by name.
+        exact: whether ticks of x are at the values themselves.
+        shares: whether y is linear.
+    """
+    background = [list(line) for line in background]
+    lines = [*series.values(), *background]
+    ends = [y for line in lines for v in line for y in (v.y - v.error, v.y, v.y + v.error)]
+    positive = all(v.y > 0 for line in lines for v in line)
+    # An error bar that reaches below zero is cut, rather than giving up the logarithms.
+    ends = [y for y in ends if y > 0] if positive and not shares else ends
+    x = Axis((v.x for line in lines for v in line), (LEFT, WIDTH - RIGHT), exact=exact)
+    y = Axis([*ends, *(levels or {}).values()], (HEIGHT - BOTTOM, TOP), shares=shares)
+    curves = []
+    for i, (name, line) in enumerate(series.items()):
+        marks = tuple(_mark(v, x, y) for v in sorted(line))
+        curves.append(Curve(name, i % STYLES, i // STYLES % 3, _path(line, x, y), marks))
+    return Plot(
+        x_label, y_label, x.ticks(), y.ticks(), curves, _path(front, x, y),
+        [_path(line, x, y) for line in background],
+        [Tick(y(value), name) for name, value in (levels or {}).items()],
+    )  # fmt: skip
+
+
+def _mark(value: Value, x: Axis, y: Axis) -> Mark:
+    low, bottom = value.y - value.error, float(HEIGHT - BOTTOM)
+    return Mark(
+        x(value.x), y(value.y), y(value.y + value.error),
+        bottom if y.log and low <= 0 else y(low), value.text,
+    )  # fmt: skip
+
+
+def _path(line: Sequence[Value], x: Axis, y: Axis) -> str:
+    places = [f"{x(v.x)},{y(v.y)}" for v in sorted(line)]
+    return " ".join(places * 2 if len(places) == 1 else places)  # so that a single one is a dot

@@ -1,0 +1,102 @@
+"""One sampler at one number of calls, over its repeats: what tables and plots of reports show."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fewstep.eval.repeats import Summary
+from fewstep.eval.reports.pareto import pareto_front
+from fewstep.eval.reports.results import PEER_PREFIX, Results, Row, metric_entry
+
+
+@dataclass(frozen=True)
+class Point:
+    """Rows that differ in their seed only.
+
+    Attributes:
+        rows: at least one.
+    """
+
+    rows: tuple[Row, ...]
+
+    @property
+    def sampler(self) -> str:
+        return self.rows[0].sampler
+
+    @property
+    def nfe(self) -> int:
+        """Network calls asked for."""
+        return self.rows[0].nfe
+
+    @property
+    def is_peer(self) -> bool:
+        return self.sampler.startswith(PEER_PREFIX)
+
+    @property
+    def calls(self) -> float:
+        """Network calls counted."""
+        return self._mean(lambda row: row.calls)
+
+    @property
+    def forward_rows(self) -> float:
+        """Rows of networks for each sample."""
+        return self._mean(lambda row: row.rows)
+
+    @property
+    def seconds(self) -> float:
+        """For all samples of one repeat."""
+        return self._mean(lambda row: row.seconds)
+
+    @property
+    def seconds_per_image(self) -> float:
+        return self.seconds / self.rows[0].n
+
+    @property
+    def peak_memory(self) -> int:
+        """Bytes; 0 if unknown."""
+        return max(row.peak_memory for row in self.rows)
+
+    def phase(self, name: str) -> float:
+        """Seconds of a phase; 0 if unknown."""
+        return self._mean(lambda row: row.seconds_by.get(name, 0.0))
+
+    def values(self, metric: str) -> list[float]:
+        """Of each repeat that has the metric."""
+        return [row.metrics[metric] for row in self.rows if metric in row.metrics]
+
+    def mean(self, metric: str) -> float:
+        """nan where no repeat has the metric."""
+        values = self.values(metric)
+        return statistics.fmean(values) if values else float("nan")
+
+    def _mean(self, value: Callable[[Row], float]) -> float:
+        return statistics.fmean(value(row) for row in self.rows)
+
+
+def points(results: Results, guidance: str) -> list[Point]:
+    """The points under a guidance, in the order of their first rows."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in results.rows:
+        if row.guidance == guidance:
+            found.setdefault((row.sampler, row.nfe), []).append(row)
+    return [Point(tuple(rows)) for rows in found.values()]
+
+
+def front(results: Results, metric: str, guidance: str, *, cost: str) -> list[Point]:
+    """The Pareto front of a metric against a cost, cheapest first.
+
+    Args:
+        results: all there is.
+        metric: its name.
+        guidance: only points under it are compared.
+        cost: ``seconds_per_image`` or ``calls``.
+    """
+    sign = -1 if metric_entry(metric)[1] == "higher" else 1
+    found = [point for point in points(results, guidance) if point.values(metric)]
+    costs = [getattr(point, cost) for point in found]
+    return [found[i] for i in pareto_front(costs, [sign * p.mean(metric) for p in found])]
+
+
+def spread(values: list[float], form: str) -> str:
+    """`` ± 0.004``, the standard deviation of repeats; nothing for one value."""
+    return f" ± {Summary(values).sd:{form}}" if len(values) > 1 else ""

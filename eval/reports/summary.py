@@ -1,0 +1,75 @@
+"""The facts at the top of a report: what was run, on what, and what it may be compared with."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fewstep.eval.reports.results import Results
+from fewstep.eval.reports.titles import (
+    comparison_note,
+    extractor_name,
+    is_of_features,
+    sample_count,
+)
+
+VERSIONS = ("fewstep", "torch", "diffusers", "numpy", "python")
+DETERMINISM = {
+    "bitwise": "bitwise: the same bits again on this kind of device with as many threads and the "
+    "same versions",
+    "numeric": "numeric: the same up to rounding",
+}
+SHORT = 16  # digits of a hash
+
+
+def notes(results: Results) -> list[str]:
+    """What a reader must know before comparing numbers."""
+    found = [comparison_note(results), *without_reference(results)]
+    return [line for line in found if line]
+
+
+def without_reference(results: Results) -> list[str]:
+    """A line for each guidance under which no sampler could be compared with a solution.
+
+    Sets of images that were there already have none, and nobody asks.
+    """
+    if "calc" in results.settings:
+        return []
+    return [
+        f"No RMSE under `{text}`: it draws at random or goes by the steps of the solver, so no two "
+        "samplers are after the same solution."
+        for text in results.guidance
+        if not results.metric("rmse", text)
+    ]
+
+
+def summary(results: Results) -> dict[str, str]:
+    """Facts by label; what is not known is left out."""
+    return {label: text for label, text in _facts(results) if text}
+
+
+def _facts(results: Results) -> Iterator[tuple[str, str]]:
+    env, row = results.env, results.rows[0]
+    seeds = dict.fromkeys(row.seed for row in results.rows)
+    yield "Problem", row.problem
+    yield "Fingerprint", _short(env.get("fingerprint"))
+    yield "Samples (N)", f"{row.n:,}" + (f" ({sample_count(row.n)})" if row.n >= 1000 else "")
+    yield "Seeds", ", ".join(map(str, seeds))
+    yield "Guidance", "; ".join(results.guidance)
+    if is_of_features(results):
+        extractor, reference = env.get("extractor", {}), env.get("ref", {})
+        yield "Extractor", f"{extractor_name(results)} {_short(extractor.get('sha256'))}".strip()
+        yield "Protocol", str(extractor.get("protocol") or reference.get("protocol") or "")
+        yield "Reference", f"{reference.get('name', '')} {_short(reference.get('hash'))}".strip()
+        yield "Reference images", f"{reference['n']:,}" if reference.get("n") else ""
+    yield "Device", f"{env.get('device', '')} {env.get('device_name', '')}".strip()
+    yield "Threads", str(env.get("threads", ""))
+    yield "Versions", ", ".join(f"{name} {env[name]}" for name in VERSIONS if name in env)
+    yield "Platform", str(env.get("platform", ""))
+    yield "Commit", str(env.get("commit", ""))
+    determinism = str(env.get("determinism", ""))
+    yield "Determinism", DETERMINISM.get(determinism, determinism)
+    yield "Started", results.started
+    yield "Run", results.run
+
+
+def _short(value: Any) -> str:
+    return str(value or "")[:SHORT]

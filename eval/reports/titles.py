@@ -1,0 +1,88 @@
+"""What metrics are called in a report, with the number of samples, and what they mean."""
+
+from fewstep.eval.networks.extractors import FID_SAMPLES, NOT_COMPARABLE
+from fewstep.eval.reports.results import Results, metric_entry
+from fewstep.eval.scores import KEPT
+
+NOT_AN_FID = "It is not an FID, and grows as n falls: compare equal n only."
+EXPLAINED = {
+    "rmse": "Root mean square difference, over samples and elements, to the fine solution from the "
+    "same starting noise under the same guidance. It does not judge samplers that add noise, which "
+    "leave that solution.",
+    "feature_rmse": "The same difference in the features of the extractor.",
+    "fid": "Frechet distance, in the published Inception network's features, to the reference's "
+    "images. It grows as n falls: compare equal n, protocol and reference only.",
+    "fd_fashion": "Frechet distance, in the bundled classifier's features, to the Fashion-MNIST "
+    f"training images. {NOT_AN_FID}",
+    "fd": f"Frechet distance, in the extractor's features, to the reference's images. {NOT_AN_FID}",
+    "fd_infinity": "The Frechet distance extrapolated in 1/n to infinitely many samples.",
+    "kid": "Squared MMD of the features, cubic kernel, unbiased; may be negative.",
+    "sw2": "Sliced 2-Wasserstein distance: root of the mean square over random directions.",
+    "w2_gauss": "2-Wasserstein distance between the Gaussians of the samples' and the data's "
+    "moments, which are exact. It does not vanish for finite n.",
+    "mmd2": "Squared MMD to exact draws, Gaussian kernel, unbiased; may be negative.",
+    "precision": "Share of samples within the real images' k-nearest-neighbour balls.",
+    "recall": "Share of real images within the samples' k-nearest-neighbour balls.",
+    "density": "How many real balls a sample lies in, relative to k; may exceed 1.",
+    "coverage": "Share of real images that have a sample in their ball.",
+    "accuracy": "Share of samples that the bundled classifier gives the class they were asked for.",
+}
+# Of features, and so of an extractor, which is part of the name.
+OF_FEATURES = ("fid", "fd", "fd_fashion", "fd_infinity", "kid", "precision", "recall", "density",
+               "coverage")  # fmt: skip
+OF_FIRST = ("fd_infinity", "kid", "precision", "recall", "density", "coverage", "sw2", "mmd2")
+TIMES = (
+    "Seconds of sampling (network and solver) for all samples of a run, without warm-up. Decoding, "
+    "features and saving come on top."
+)
+
+
+def sample_count(n: int) -> str:
+    """``50k`` for 50000, ``512`` for 512."""
+    return f"{n // 1000}k" if n and n % 1000 == 0 else str(n)
+
+
+def extractor_name(results: Results) -> str:
+    """The extractor; results from before it was recorded had the bundled classifier."""
+    return str(results.env.get("extractor", {}).get("name", "fd-cnn:fashion"))
+
+
+def is_comparable(results: Results) -> bool:
+    """Whether the features are those of published FIDs."""
+    return bool(results.env.get("extractor", {}).get("comparable", "fid" in results.metrics))
+
+
+def metric_title(results: Results, metric: str) -> str:
+    """``FID-50k``, ``KID-fashion-512``, ``RMSE to the reference, n = 512``.
+
+    Metrics that compare single features are of the first 10,000 samples, and say so.
+    """
+    n = results.rows[0].n
+    title, count = metric_entry(metric)[0], sample_count(min(n, KEPT) if metric in OF_FIRST else n)
+    # Of exact problems it is of the samples themselves.
+    if metric not in OF_FEATURES and not (metric == "sw2" and "extractor" in results.env):
+        return f"{title}, n = {count}"
+    if is_comparable(results):
+        return f"{title.replace('FD', 'FID')}-{count}"
+    family = extractor_name(results).removeprefix("fd-cnn:").replace(":", "-")
+    return f"{title.removesuffix('-fashion')}-{family}-{count}"
+
+
+def is_of_features(results: Results) -> bool:
+    """Whether any score here is of features of an extractor."""
+    return any(metric in OF_FEATURES for metric in results.metrics)
+
+
+def comparison_note(results: Results) -> str:
+    """That no score here may stand beside a published FID, unless one may."""
+    if not is_of_features(results):
+        return ""
+    if is_comparable(results) and results.rows[0].n == FID_SAMPLES:
+        return ""
+    names = ", ".join(_distances(results))
+    return f"{names}: {NOT_COMPARABLE}; compare equal n, extractor and reference only."
+
+
+def _distances(results: Results) -> list[str]:
+    names = [m for m in results.metrics if m in ("fid", "fd", "fd_fashion", "fd_infinity", "kid")]
+    return [metric_title(results, m) for m in names] or ["the scores of features"]
