@@ -31,7 +31,8 @@ class Extrapolation:
 
     Attributes:
         value: at infinitely many samples. By chance it may lie below 0 where the truth is near 0.
-        slope: c; the bias at n samples is about c / n.
+        slope: c; the bias at n samples is about c / n. Much noisier than ``value`` where the
+            distance is far above its bias.
         counts: n of the points.
         distances: of random subsets of that many samples.
     """

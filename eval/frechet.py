@@ -45,7 +45,7 @@ def frechet_distance(mu1: Array, sigma1: Array, mu2: Array, sigma2: Array) -> fl
         sigma1, sigma2: (d, d) covariances, symmetric and positive semidefinite to rounding.
 
     Returns:
-        The squared distance, >= 0.
+        The squared distance, >= 0; inf where squares pass the largest float64.
 
     Raises:
         ValueError: wrong shapes or dtypes, values that are not finite, a covariance that is not
@@ -134,8 +134,10 @@ class FrechetReference:
 
     def _total(self, mean: Tensor, trace: float, root: float) -> float:
         positive = float((mean - self.mu).square().sum()) + trace + self._trace
+        if np.isinf(positive):
+            return positive
         total = positive - 2 * root
-        if total < -BELOW_ZERO * max(1.0, positive):
+        if not total >= -BELOW_ZERO * max(1.0, positive):  # or nan
             raise ValueError(
                 f"the distance came out as {total:.3g}, below zero beyond rounding; compute the "
                 "statistics again in float64"

@@ -73,16 +73,17 @@ def rarity_score(x: Tensor, real: Tensor, k: int = RARITY_K) -> Tensor:
     return smallest_ball(x, real, nearest(real, real, k, others=True)[0][:, -1])
 
 
-def tiles(x: Tensor, real: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def tiles(x: Tensor, real: Tensor, most_rows: int = TILE) -> Iterator[tuple[slice, Tensor]]:
     """Row ranges of x and their squared distances to all of ``real``, up to rounding.
 
     Args:
         x, real: (n, d) and (m, d), as :func:`checked` returns them.
+        most_rows: of a range, >= 1.
     """
     # Rounding is relative to the norms: measured from the centre, they are as small as they get.
     centre = real.mean(0)
     x, real = x - centre, real - centre
-    squares, step = real.square().sum(1), max(1, TILE // len(real))
+    squares, step = real.square().sum(1), max(1, min(most_rows, TILE // len(real)))
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
         products = torch.addmm(squares, x[rows], real.T, alpha=-2)
@@ -99,7 +100,9 @@ def nearest(x: Tensor, real: Tensor, k: int, *, others: bool = False) -> tuple[T
     if not 1 <= k <= most:
         raise ValueError(f"k must be 1 to {most} for {len(real)} real samples, got {k}")
     distances, indices = x.new_empty(len(x), k), x.new_empty(len(x), k, dtype=torch.int64)
-    for rows, squared in tiles(x, real):
+    # The differences of a tile, below, are to be no larger than its distances.
+    most_rows = max(1, TILE // (min(k + 8, most) * x.shape[1]))
+    for rows, squared in tiles(x, real, most_rows):
         if others:
             squared.diagonal(rows.start).fill_(torch.inf)
         # A few more than k, then from differences: what the tiles round cannot change the answer.

@@ -145,13 +145,8 @@ def _bundled(name: str, extractor: Extractor, with_features: bool) -> Reference:
             "one by `fewstep ref DATA -o ref.npz`"
         )
     path = files("fewstep.eval") / "data" / "fashion_stats.npz"
-    stored = load_npz(Path(str(path)))
-    # The file calls its extractor by an older name.
-    statistics = FeatureStatistics(
-        stored.mu, stored.sigma, stored.n, extractor=BUNDLED[name],
-        weights_sha256=stored.weights_sha256, dataset_hash=stored.dataset_hash,
-    )  # fmt: skip
-    return Reference(statistics, _fashion_features(extractor) if with_features else None, name)
+    features = _fashion_features(extractor) if with_features else None
+    return Reference(load_npz(Path(str(path))), features, name)
 
 
 def _fashion_features(extractor: Extractor) -> Tensor:

@@ -4,9 +4,10 @@ edm and edm2 report the smallest of three FIDs; without the others one cannot te
 progress.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import fmean, stdev
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,13 @@ class Summary:
 
     @property
     def mean(self) -> float:
-        return mean(self.values)
+        return fmean(self.values)
 
     @property
     def sd(self) -> float:
-        """With divisor n - 1; nan of one value, which tells nothing of the spread."""
-        return stdev(self.values) if len(self.values) > 1 else float("nan")
+        """With divisor n - 1; nan of one value, or if one is not finite: a run that diverged."""
+        spread = len(self.values) > 1 and all(map(math.isfinite, self.values))
+        return stdev(self.values) if spread else math.nan
 
     def __str__(self) -> str:
         """All in one line: ``1.98 1.97 2.01 (min 1.97, mean 1.987, sd 0.02082)``."""

@@ -2,7 +2,7 @@
 
 The Frechet distance is of exact integer sums, so that it does not depend on batches, order or
 processes. The other metrics compare single features: they take the samples of index 0 to 9,999, in
-that order, and memory stays constant after those.
+that order, or a seeded 10,000 if it is known how many there will be.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from fewstep.eval import kid, manifold
 from fewstep.eval.extrapolation import fd_infinity, smallest_count
 from fewstep.eval.moments import ExactMoments
 from fewstep.eval.networks.extractors import Extractor, metric_key
-from fewstep.eval.references import Reference, check_features
+from fewstep.eval.references import Reference, check_features, subset
 from fewstep.eval.sliced import sliced_wasserstein
 
 METRIC_CHOICES = ("fd", "kid", "prdc", "sw2", "fd_infinity")
@@ -29,17 +29,23 @@ def needs_features(metrics: Iterable[str]) -> bool:
 
 
 class KeptRows:
-    """The rows of samples 0 to ``KEPT`` - 1, in any order of arrival."""
+    """The rows of ``KEPT`` samples at most, in any order of arrival.
 
-    def __init__(self) -> None:
-        self._rows: dict[int, Tensor] = {}
+    Args:
+        total: how many samples there will be: a seeded subset of them is kept, since files come
+            sorted, by class for example; None for the first.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self._chosen = torch.arange(KEPT) if total is None else subset(total, KEPT)
+        self._rows: dict[int, tuple[int, Tensor]] = {}  # by the first sample: how many, those kept
 
     def add(self, rows: Tensor, first: int) -> None:
         """Takes in the rows (n, d) of samples ``first``, ``first`` + 1 and so on."""
-        rows = rows[: max(0, KEPT - first)]
-        if len(rows):
-            self._check(range(first, first + len(rows)))
-            self._rows[first] = rows.detach().cpu().clone()
+        end = first + len(rows)
+        ours = self._chosen[(self._chosen >= first) & (self._chosen < end)] - first
+        if len(ours):
+            self._put(first, len(rows), rows.detach().cpu()[ours])
 
     def merge(self, other: Self) -> None:
         """Takes in those of another process.
@@ -47,21 +53,22 @@ class KeptRows:
         Raises:
             ValueError: if both hold the same samples.
         """
-        for first, rows in other._rows.items():
-            self.add(rows, first)
+        for first, (count, rows) in other._rows.items():
+            self._put(first, count, rows)
 
     def result(self) -> Tensor:
         """(k, d), in the order of the samples; (0, 0) of none."""
-        parts = [self._rows[first] for first in sorted(self._rows)]
+        parts = [self._rows[first][1] for first in sorted(self._rows)]
         return torch.cat(parts) if parts else torch.empty(0, 0)
 
-    def _check(self, added: range) -> None:
-        for first, rows in self._rows.items():
-            if first < added.stop and added.start < first + len(rows):
+    def _put(self, first: int, count: int, rows: Tensor) -> None:
+        for other, (there, _) in self._rows.items():
+            if other < first + count and first < other + there:
                 raise ValueError(
-                    f"sample {max(first, added.start)} is there twice; tell each process's samples "
+                    f"sample {max(first, other)} is there twice; tell each process's samples "
                     "apart by add(..., first=index)"
                 )
+        self._rows[first] = count, rows
 
 
 class SetScores:
@@ -78,19 +85,26 @@ class SetScores:
     ``fd_infinity``  ``fd_infinity``: 15 points                  the first 10,000
     ===============  ==========================================  =========================
 
-    Of fewer than 1,000 samples, or real features, the subsets of KID are as large as both allow.
+    If the number of samples is told, it is a seeded 10,000 of them and not the first. Of fewer than
+    1,000 samples, or real features, the subsets of KID are as large as both allow. Of more than
+    10,000 real features a seeded subset is taken.
 
     Args:
         extractor: of the features.
         reference: of the same extractor (``load_reference`` checks that).
         metrics: of ``METRIC_CHOICES``.
+        total: how many samples there will be, if it is known.
 
     Raises:
         ValueError: for an unknown metric, or one that needs features which the reference lacks.
     """
 
     def __init__(
-        self, extractor: Extractor, reference: Reference, metrics: Sequence[str] = ("fd",)
+        self,
+        extractor: Extractor,
+        reference: Reference,
+        metrics: Sequence[str] = ("fd",),
+        total: int | None = None,
     ) -> None:
         for metric in metrics:
             if metric not in METRIC_CHOICES:
@@ -100,7 +114,7 @@ class SetScores:
         self._reference, self._metrics = reference, tuple(metrics)
         self._key = metric_key(extractor)
         self._moments = ExactMoments(extractor.dim, extractor.scale, extractor.bound)
-        self._kept, self._n, self._finite = KeptRows(), 0, True
+        self._kept, self._n, self._finite = KeptRows(total), 0, True
 
     @property
     def n(self) -> int:
@@ -146,8 +160,8 @@ class SetScores:
         """
         if set(self._metrics) - {"fd"}:
             raise ValueError(
-                f"{', '.join(self._metrics)} need features, but only sums were kept; generate with "
-                "keep='features', or ask for fd alone"
+                f"{', '.join(self._metrics)} cannot be had of sums, and no features were kept; "
+                "generate with keep='features', or ask for fd alone"
             )
         self._moments.merge(moments)
         self._n += moments.n
@@ -178,7 +192,9 @@ class SetScores:
         if "fd_infinity" in self._metrics and len(features) >= smallest_count(features.shape[1]):
             found["fd_infinity"] = fd_infinity(features, self._reference.frechet).value
         if needs_features(self._metrics) and self._reference.features is not None:
-            found |= self._against(features, self._reference.features[:KEPT])
+            real = self._reference.features
+            # Not the first: files often have one class after another.
+            found |= self._against(features, real[subset(len(real), KEPT)])
         return found
 
     def _against(self, features: Tensor, real: Tensor) -> dict[str, float]:

@@ -128,12 +128,13 @@ def load_features(path: str | Path) -> NDArray[np.float32] | None:
         _check_keys(arrays.files)
         features: NDArray[Any] = arrays["features"]
         dim = len(arrays["mu"])
-        if features.ndim != 2 or features.shape[1] != dim or not np.isfinite(features).all():
+        found = features.astype(np.float32) if features.dtype.kind == "f" else np.empty(0)
+        if found.shape != (max(1, len(found)), dim) or not np.isfinite(found).all():
             raise ValueError(
-                f"its features must be finite and (k, {dim}), as its statistics are, got shape "
-                f"{features.shape}; run fewstep ref again"
+                f"its features must be finite and (k, {dim}), floats, as its statistics are, got "
+                f"{features.dtype} {features.shape}; run fewstep ref again"
             )
-        return features.astype(np.float32)
+        return found
 
 
 def save_npz(

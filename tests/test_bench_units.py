@@ -91,8 +91,13 @@ def test_units_of_other_settings_are_refused_with_the_difference(
     with pytest.raises(StopError):
         run_bench(SMALL, tmp_path / "out")
     monkeypatch.setattr(runner, "collect", collect)
-    with pytest.raises(ValueError, match=r"was made with other settings:\n.* there, .* now"):
+    with pytest.raises(
+        ValueError, match=r"was made with other settings:\n.* there, .* now"
+    ) as caught:
         run_bench(replace(SMALL, **change), tmp_path / "out")
+    for line in str(caught.value).splitlines()[1:-1]:  # they can be told apart by what is shown
+        then, now = line.partition(": ")[2].removesuffix(" now;").split(" there, ")
+        assert then.partition(" (sha256")[0] != now.partition(" (sha256")[0]
     # Of what does not change the samples, nothing is refused.
     run_bench(SMALL, tmp_path / "out")
 
@@ -135,6 +140,29 @@ def test_exact_scores_are_those_of_the_samples() -> None:
         parts.append(sample(problem.denoiser, "unipc", 12, noise=noise, seeds=batch.seeds))
     expected = exact_scores(problem, torch.cat(parts))
     assert {name: row.metrics[name] for name in expected} == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": ("fd", "kid")}, "metric kid is of features .* none of 'mix8'.* ask for exact"),
+        pytest.param({"problem": "fashion", "metrics": ("exact",)}, "'fashion' is a network",
+                     marks=needs_weights),
+    ],
+)  # fmt: skip
+def test_metrics_that_cannot_be_had_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_bench(replace(SMALL, **change))
+
+
+@needs_weights
+def test_scores_of_the_reference_are_means_over_repeats() -> None:
+    bench = Bench(samplers=("ddim",), nfe=(2,), n=3, repeats=2)
+    both, found = run_bench(bench).env["reference"]["none"], []
+    for seed in range(2):
+        each = run_bench(replace(bench, seed=seed, repeats=1))
+        found.append(each.env["reference"]["none"]["fd_fashion"])
+    assert both["fd_fashion"] == pytest.approx(sum(found) / 2, rel=1e-12)
 
 
 @needs_weights

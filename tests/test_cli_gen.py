@@ -1,6 +1,8 @@
 """``fewstep gen``: what it makes, goes on with, refuses, and tells beforehand."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -224,8 +226,19 @@ def test_other_settings_are_refused_with_their_difference(
     for more in ((), ("--dry-run",)):
         assert gen(*SMALL, "-o", "run", "--nfe", "4", *more) == 2
         err = capsys.readouterr().err
-        assert "run was made with other settings: nfe: 3 there, 4 now sigmas: " in err
+        assert "run was made with other settings: nfe: 3 there, 4 now; sigmas[1]: 0." in err
         assert err.count("\n") == 1
+
+
+def test_a_full_disk_is_told_with_the_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # names no file
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert gen(*SMALL, "-o", "run") == 2
+    assert capsys.readouterr().err == "error: No space left on device: run/config.json\n"
 
 
 def test_the_number_of_threads_is_told_how_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,3 +188,21 @@ def test_names_carry_the_count_and_only_inception_is_fid(
     extractor = replace(Described(name), comparable=comparable)
     assert metric_name(extractor, n) == expected
     assert comparison_note(extractor, n) == ("" if expected == "FID-50k" else NOT_COMPARABLE)
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_precision_of_products_does_not_get_into_features(precision: str) -> None:
+    """A CPU shows it if it has instructions for bfloat16; the setting comes back afterwards."""
+    extractor = extractors.FashionExtractor()
+    images = torch.randint(
+        256, (3, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
+    features = extractor(images)
+    logits = extractor.logits(features)
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert torch.equal(extractor(images), features)
+        assert torch.equal(extractor.logits(features), logits)
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision("highest")

@@ -208,3 +208,11 @@ print(frechet_distance(np.zeros(2), np.eye(2), np.ones(2), 4 * np.eye(2)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "4.0", done.stderr
+
+
+@pytest.mark.parametrize("n", [3, 50])  # by rungs 2 and 3
+def test_samples_without_bounds_are_not_perfect(n: int) -> None:
+    """A run in float64 may diverge to finite values whose squares are not."""
+    reference = FrechetReference(torch.zeros(3), torch.eye(3))
+    for size in (1e150, 3e154, 1e155, 1e200, 1e300):
+        assert reference.distance_of_features(features(n, 3, seed=0) * size) > 1e290

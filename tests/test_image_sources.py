@@ -1,6 +1,7 @@
 """Images are the same wherever they are kept, and what is no image is named before use."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,16 @@ def test_one_set_in_every_kind_of_file_is_one_set(tmp_path: Path, channels: int)
         assert [len(part) for part in images.batches(5)] == [5, 5, 3]
     assert len({content(images, batch) for images in sets for batch in (1, 4, 100)}) == 1
     assert content(sets[0]) != content(open_images(folder, num=N - 1))
+
+
+def test_names_in_a_zip_file_may_start_at_the_folder(tmp_path: Path) -> None:
+    """As ./a.png: the order is that of the folder all the same."""
+    folder = save_all(tmp_path / "images", coloured(3))
+    path = tmp_path / "all.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for index, file in enumerate(sorted(folder.iterdir())):
+            archive.writestr(f"./{file.name}" if index else file.name, file.read_bytes())
+    assert torch.equal(pixels(open_images(path)), pixels(open_images(folder)))
 
 
 def test_grey_arrays_need_no_axis_of_channels(tmp_path: Path) -> None:
@@ -111,9 +122,11 @@ def test_palettes_and_opaque_alpha_are_what_they_show(tmp_path: Path) -> None:
     assert torch.equal(found[2, 0], torch.from_numpy(np.array(image.convert("L"))))
 
 
-def test_generated_folders_are_sets_as_their_exports_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [100, 999_990])
+def test_generated_folders_are_sets_as_their_exports_are(tmp_path: Path, seed: int) -> None:
+    """In the order of the seeds, also where their numbers of digits differ."""
     run = tmp_path / "run"
-    generate(small_run(), run)
+    generate(small_run(seeds=range(seed, seed + 22)), run)
     export_png(run, tmp_path / "png")
     export_npz(run, tmp_path / "all.npz")
     sets = [open_images(tmp_path / name) for name in ("run", "png", "all.npz")]

@@ -29,7 +29,7 @@ class Net(torch.nn.Module):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
 
-    def forward(self, x, sigma, labels):
+    def forward(self, x, t, labels):
         return x * self.scale.float().mean()
 
 
@@ -55,6 +55,23 @@ def changed():
     denoiser = network()
     denoiser.net.scale.data[1] += 1
     return denoiser
+
+
+def setting(kind, **settings):
+    denoiser = kind(Net(), VE(), **settings)
+    denoiser.shape = SHAPE
+    return denoiser
+
+
+edm_2 = lambda: setting(EDMDenoiser, null_class=2)
+edm_3 = lambda: setting(EDMDenoiser, null_class=3)
+x0 = lambda: setting(CallableDenoiser)
+eps = lambda: setting(CallableDenoiser, prediction_type="epsilon")
+level = lambda: setting(CallableDenoiser, passes="level")
+plain = lambda: setting(DiffusersDenoiser)
+scaled = lambda: setting(DiffusersDenoiser, time_scale=0.001)
+zeros = lambda: setting(DiffusersDenoiser, uncond={"text": torch.zeros(1, 3)})
+ones = lambda: setting(DiffusersDenoiser, uncond={"text": torch.ones(1, 3).bfloat16()})
 
 
 def function():
@@ -120,6 +137,13 @@ def test_a_denoiser_becomes_a_problem(attribute: str, folder: Path) -> None:
     assert problem.fingerprint != load_problem("own_models:changed").fingerprint
     x0 = problem.denoiser(problem.initial_noise(2), problem.start_level, problem.labels(2))
     assert x0.shape == (2, 1, 4, 4)
+
+
+def test_settings_of_a_denoiser_change_its_fingerprint(folder: Path) -> None:
+    names = ("edm_2", "edm_3", "x0", "eps", "level", "plain", "scaled", "zeros", "ones")
+    found = [load_problem(f"own_models:{name}").fingerprint for name in names]
+    assert len(set(found)) == len(names)
+    assert found == [load_problem(f"own_models:{name}").fingerprint for name in names]
 
 
 REFUSALS = {

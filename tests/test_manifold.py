@@ -5,6 +5,7 @@ import torch
 from gaussians import randn
 from torch import Tensor
 
+from fewstep.eval import manifold as module
 from fewstep.eval import neighbours
 from fewstep.eval.manifold import Manifold, manifold
 
@@ -38,13 +39,22 @@ def test_it_is_the_dense_version(k: int, tile: int, monkeypatch: pytest.MonkeyPa
     assert 0.2 < found.recall < 1
 
 
-def test_the_same_set_scores_one() -> None:
-    real = randn(200, 8, seed=0)
-    found = manifold(real[torch.randperm(200)], real)
-    assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
-    # Each sample is in its own ball and in those of k - 1 more, on average; but rounding may put
-    # the one on the surface inside.
-    assert 1 - 1e-9 <= found.density <= 4 / 3
+@pytest.mark.parametrize("dim", [2, 8, 256])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_same_set_scores_one(dim: int, dtype: torch.dtype) -> None:
+    """Each sample is in its own ball and in those of k - 1 more, on average."""
+    real = randn(200, dim, seed=0).to(dtype)
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    assert manifold(real[order], real) == Manifold(1, 1, 1, 1)
+
+
+def test_samples_that_all_tie_are_settled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a grid of integers every distance is exact, and most are on some surface."""
+    monkeypatch.setattr(module, "CLOSE", 50)
+    generator = torch.Generator().manual_seed(0)
+    generated, real = (torch.randint(6, (90, 3), generator=generator).float() for _ in range(2))
+    found, expected = manifold(generated, real), dense(generated, real, 3)
+    assert vars(found) == pytest.approx(vars(expected), abs=1e-6)  # float32 divisions there
 
 
 def test_sets_far_apart_score_zero() -> None:

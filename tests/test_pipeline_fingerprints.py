@@ -1,7 +1,9 @@
 """The fingerprint of a pipeline tells its weights, its prompts and what its output means."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -46,6 +48,25 @@ def test_prompts_and_what_the_output_means_change_the_fingerprint(
         pipe.save_pretrained(tmp_path / kind)
         known.add(load_problem(str(tmp_path / kind)).fingerprint)
     assert len(known) == 7
+
+
+@pytest.mark.parametrize(
+    ("case", "file", "setting"),
+    [("sd", "tokenizer/tokenizer_config.json", {"model_max_length": 5}),
+     ("sd", "tokenizer/tokenizer_config.json", {"pad_token": "b</w>"}),
+     ("sdxl", "model_index.json", {"force_zeros_for_empty_prompt": False}),
+     ("sd", "vae/config.json", {"scaling_factor": 0.5}),
+     ("sd3", "vae/config.json", {"shift_factor": 0.5})],
+)  # fmt: skip
+def test_settings_that_change_samples_change_the_fingerprint(
+    case: str, file: str, setting: dict[str, Any], prompts: Path, tmp_path: Path
+) -> None:
+    """How prompts are padded and cut, what no prompt is, and how latents are scaled."""
+    folder = shutil.copytree(saved(case), tmp_path / "other")
+    known = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**known, **setting}))
+    other = load_problem(str(folder), prompts=prompts)
+    assert other.fingerprint != loaded(case, prompts).fingerprint
 
 
 def test_blank_lines_and_a_byte_order_mark_are_no_prompts(prompts: Path) -> None:

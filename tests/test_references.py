@@ -103,6 +103,19 @@ def test_what_is_no_reference_is_named(tmp_path: Path) -> None:
         Reference(KNOWN, ROWS[:, :5])
 
 
+@pytest.mark.parametrize(
+    "real", [np.zeros((0, 6)), np.zeros((5, 6), int), np.zeros((5, 6), complex), 1e300 * MU[None]]
+)
+def test_features_that_none_of_ours_has(tmp_path: Path, real: np.ndarray) -> None:
+    """None, no floats, or beyond float32: found before the samples are made."""
+    np.savez(tmp_path / "ref.npz", mu=MU, sigma=SIGMA, features=real)
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(ValueError, match=r"its features must be finite and \(k, 6\), floats"),
+    ):
+        load_reference(tmp_path / "ref.npz", EXTRACTOR, features=True)
+
+
 def test_other_harnesses_do_not_mind_the_features(tmp_path: Path) -> None:
     path = saved(tmp_path, KNOWN, ROWS)
     assert np.array_equal(load_statistics(path).mu, MU)

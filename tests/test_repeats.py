@@ -21,6 +21,14 @@ def test_one_value_has_no_spread() -> None:
     assert (summary.min, summary.mean, str(summary)) == (1.97, 1.97, "1.97")
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_repeat_that_diverged_leaves_no_spread(value: float) -> None:
+    summary = Summary([1.5, value])
+    assert math.isnan(summary.sd)
+    assert not math.isfinite(summary.mean)
+    assert str(summary).startswith("1.5 ")
+
+
 def test_none_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one value"):
         Summary([])

@@ -15,7 +15,7 @@ from fewstep.eval.kid import kid
 from fewstep.eval.manifold import manifold
 from fewstep.eval.moments import ExactMoments
 from fewstep.eval.networks.extractors import FashionExtractor, metric_key
-from fewstep.eval.references import Reference, load_reference
+from fewstep.eval.references import Reference, load_reference, subset
 from fewstep.eval.scores import METRIC_CHOICES, KeptRows, SetScores, needs_features
 from fewstep.eval.sliced import sliced_wasserstein
 from fewstep.eval.statistics_files import FeatureStatistics
@@ -115,7 +115,18 @@ def test_memory_stays_constant_after_the_first(monkeypatch: pytest.MonkeyPatch) 
     found = scored(ROWS[:30], ROWS[30:60], ROWS[60:])
     assert torch.equal(found.features, ROWS[:50])
     assert found.n == 80
-    assert found.result()["sw2"] == sliced_wasserstein(ROWS[:50], REAL[:50])
+    assert found.result()["sw2"] == sliced_wasserstein(ROWS[:50], REAL[subset(300, 50)])
+
+
+def test_real_features_are_taken_from_all_over_the_reference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of an image folder are in the order of its classes."""
+    monkeypatch.setattr(scores, "KEPT", 60)
+    real = REAL / 10 + torch.arange(300)[:, None] // 100 * 5.0
+    sorted_by_class = SetScores(EXTRACTOR, Reference(BARE.statistics, real), ("prdc",))
+    sorted_by_class.add(real[::5])
+    assert sorted_by_class.result()["precision"] > 0.5
 
 
 def test_kept_rows_are_in_the_order_of_the_samples() -> None:
@@ -153,13 +164,29 @@ def test_what_needs_more_samples_is_left_out(n: int, keys: set[str]) -> None:
     assert scored(ROWS[:n]).result().keys() == keys
 
 
+def test_a_seeded_subset_is_kept_if_the_total_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "KEPT", 20)
+    expected = ROWS[subset(80, 20)]
+    whole = SetScores(EXTRACTOR, REFERENCE, ("sw2",), total=80)
+    whole.add(ROWS)
+    assert torch.equal(whole.features, expected)
+    halves = [SetScores(EXTRACTOR, REFERENCE, ("sw2",), total=80) for _ in range(2)]
+    halves[0].add(ROWS[33:], first=33)
+    halves[1].add(ROWS[:33], first=0)
+    halves[0].merge(halves[1])
+    assert torch.equal(halves[0].features, expected)
+    unknown = SetScores(EXTRACTOR, REFERENCE, ("sw2",))
+    unknown.add(ROWS)
+    assert torch.equal(unknown.features, ROWS[:20])
+
+
 def test_sums_are_enough_for_the_distance() -> None:
     moments = ExactMoments(DIM, EXTRACTOR.scale, EXTRACTOR.bound)
     moments.add(ROWS)
     found = SetScores(EXTRACTOR, BARE)
     found.add_sums(moments)
     assert (found.n, found.result()) == (80, scored(ROWS, metrics=("fd",)).result())
-    with pytest.raises(ValueError, match="fd, sw2 need features, but only sums were kept"):
+    with pytest.raises(ValueError, match="fd, sw2 cannot be had of sums, and no features"):
         scored(metrics=("fd", "sw2")).add_sums(moments)
     with pytest.raises(ValueError, match="cannot merge totals of the scales"):
         found.add_sums(ExactMoments(DIM, 2.0**10))

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from fewstep.eval import cli
+from fewstep.eval.bench import runner
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.setup import Bench
 from fewstep.eval.bench.sweeps import Sweep, read_sweep
@@ -72,6 +73,7 @@ def test_mistakes_are_named_with_the_file(
     with pytest.raises(ValueError, match=message) as caught:
         read_sweep(written(tmp_path, **options))
     assert "\n" not in str(caught.value)
+    assert "__" not in str(caught.value)  # nothing that only pydantic knows
 
 
 def test_files_that_are_no_sweeps_are_named(tmp_path: Path) -> None:
@@ -107,3 +109,24 @@ def test_a_dry_run_tells_and_leaves_nothing(
     # (4 + 6) for each of two samplers, and 60 of the reference, three times.
     assert "240 with 7,680 rows" in told
     assert not out.exists()
+
+
+def test_a_dry_run_knows_of_an_unfinished_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*args: Any) -> None:
+        raise ValueError("stopped")
+
+    monkeypatch.setattr(runner, "collect", stop)
+    arguments = ["bench", "-m", "mix8", "--nfe", "4", "--n", "8", "-s", "ddim"]
+    arguments += ["--out", str(tmp_path / "out")]
+    for more, status, told in (
+        ([], 2, "stopped"),
+        (["--dry-run"], 0, "1, 1 of them there"),
+        (["--dry-run", "--seed", "1"], 2, "seed: 0 there, 1 now;"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*arguments, *more])
+        assert ended.value.code == status
+        printed = capsys.readouterr()
+        assert told in printed.out + printed.err

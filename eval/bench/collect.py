@@ -38,11 +38,12 @@ def collect(work: Work, shards: ShardFolder) -> Results:
     for c, case in enumerate(work.cases):
         text = case.guidance.text
         if case.guidance.has_reference:
-            solved = _total(work, f"{c}/{REFERENCE}", 0, paths)
+            prefix = f"{c}/{REFERENCE}"
+            solved = [_total(work, prefix, r, paths) for r in range(work.bench.repeats)]
             if work.extractor is not None:
-                results.env["reference"][text] = solved.metrics(work)
-            if solved.shown is not None:
-                results.reference_images[text] = to_signed(solved.shown)
+                results.env["reference"][text] = _mean([each.metrics(work) for each in solved])
+            if solved[0].shown is not None:
+                results.reference_images[text] = to_signed(solved[0].shown)
         for j, job in enumerate(case.jobs):
             totals = [_total(work, f"{c}/{j}", r, paths) for r in range(work.bench.repeats)]
             rows = _rows(work, case, job, totals)
@@ -95,6 +96,10 @@ def _total(work: Work, prefix: str, repeat: int, paths: Mapping[int, Path]) -> _
             names = [name for name in file.keys() if name.startswith(f"{prefix}/")]  # noqa: SIM118
             total.add({name[len(prefix) + 1 :]: file.get_tensor(name) for name in names})
     return total
+
+
+def _mean(repeats: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(each[name] for each in repeats) / len(repeats) for name in repeats[0]}
 
 
 def _rows(work: Work, case: Case, job: Job, totals: list[_Total]) -> list[Row]:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fewstep.eval.amounts import bytes_text, seconds_text
 from fewstep.eval.bench.guides import Meter
-from fewstep.eval.bench.runner import prepare
+from fewstep.eval.bench.runner import prepare, units_there
 from fewstep.eval.bench.sweeps import Sweep
 from fewstep.eval.bench.units import Case, Work, warm_up
 from fewstep.eval.clock import peak_memory
@@ -59,7 +59,9 @@ def show_estimate(sweep: Sweep) -> None:
     """Prints the estimate of a sweep; nothing is sampled or written."""
     processes = Processes.start(sweep.device)
     work = prepare(sweep, processes.device)
+    there = units_there(work, sweep.out)
     found = estimate(work)
+    seconds = found.seconds * (1 - there / found.units) / processes.world
     if not processes.is_main:
         return
     sets = sum(len(case.jobs) for case in work.cases)
@@ -67,10 +69,10 @@ def show_estimate(sweep: Sweep) -> None:
     lines = {
         "sets of samples": f"{sets} of {sweep.n}, {sweep.repeats} times",
         "network calls": f"{found.calls:,} with {found.rows:,} rows, references included",
-        "units": f"{found.units}{world}",
+        "units": f"{found.units}, {there} of them there{world}",
         "disk": f"{bytes_text(found.disk)} in {sweep.out / 'units'} until the report is written",
         "memory": f"{bytes_text(found.memory)} a process",
-        "time": f"about {seconds_text(found.seconds / processes.world)}{world}",
+        "time": f"about {seconds_text(seconds)}{world}",
     }
     for name, text in lines.items():
         Console().print(f"{name:>16}  {text}", markup=False, highlight=False, soft_wrap=True)

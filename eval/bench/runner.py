@@ -7,6 +7,7 @@ goes on where it ended, with any number of processes.
 """
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -24,11 +25,11 @@ from fewstep.eval.bench.setup import EXACT, Bench, compiled
 from fewstep.eval.bench.sweeps import resolved, save_sweep
 from fewstep.eval.bench.units import Case, UnitRun, Work, warm_up
 from fewstep.eval.cache import digest
-from fewstep.eval.generate.shards import ShardFolder, UnitRecord
+from fewstep.eval.generate.shards import CONFIG, ShardFolder, UnitRecord
 from fewstep.eval.generate.units import arithmetic
 from fewstep.eval.keys import stable
 from fewstep.eval.networks.extractors import FashionExtractor, load_extractor
-from fewstep.eval.problems import load_problem
+from fewstep.eval.problems import Problem, load_problem
 from fewstep.eval.processes import Processes
 from fewstep.eval.references import load_reference
 from fewstep.eval.reports.results import Results, check_writable
@@ -81,7 +82,9 @@ def run_bench(
 
             write_report(results, Path(out), resolved(bench))
             save_sweep(bench, Path(out) / "sweep.yaml")
-            shutil.rmtree(shards.path)
+            # At once, so that a stop in between leaves no folder of half a run.
+            finished = shards.path.rename(shards.path.with_name(f".{UNITS}-{os.getpid()}"))
+            shutil.rmtree(finished)
     return results
 
 
@@ -96,6 +99,7 @@ def prepare(bench: Bench, device: str) -> Work:
     if extractor:
         wanted = needs_features(bench.metrics)
         reference = load_reference(bench.ref or "fashion", extractor, features=wanted)
+    _check_metrics(bench, problem, bool(extractor))
     sampled = compiled(problem) if bench.compile else problem
     cases, nfe = [], sorted(set(bench.nfe))
     for text in split_guidance(bench.guidance):
@@ -108,6 +112,33 @@ def prepare(bench: Bench, device: str) -> Work:
     work = Work(bench, problem, sampled, cases, extractor or None, reference)
     work.scores()  # raises for what cannot be scored
     return work
+
+
+def _check_metrics(bench: Bench, problem: Problem, judged: bool) -> None:
+    """Raises ValueError for a metric that cannot be had; ``fd``, the default, is left out."""
+    if EXACT in bench.metrics and not problem.exact:
+        raise ValueError(
+            f"metric {EXACT} compares with data known in closed form, and {problem.name!r} is a "
+            "network; leave it out"
+        )
+    if lost := [name for name in bench.metrics if name not in ("fd", EXACT) and not judged]:
+        raise ValueError(
+            f"metric {lost[0]} is of features of images, and there are none of {problem.name!r}; "
+            f"leave it out{f', or ask for {EXACT}' if problem.exact else ', or name an extractor'}"
+        )
+
+
+def units_there(work: Work, out: Path) -> int:
+    """How many units an unfinished benchmark in the folder holds.
+
+    Raises:
+        ValueError: if it has other settings, with a line for each difference.
+    """
+    shards = ShardFolder(out / UNITS)
+    if not (shards.path / CONFIG).exists():
+        return 0
+    shards.check(_config(work))
+    return len(shards.finished(range(work.units)).records)
 
 
 def _sample(work: Work, shards: ShardFolder, processes: Processes, progress: Progress) -> None:

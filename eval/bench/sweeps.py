@@ -11,7 +11,7 @@ beside the results, and runs again as it is.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,7 +95,7 @@ def _first_problem(error: ValidationError, path: Path | None, written: Mapping[s
     found = error.errors()[0]
     name = str(found["loc"][0]) if found["loc"] else ""
     if found["type"] == "unexpected_keyword_argument":
-        known = ", ".join(Sweep.__dataclass_fields__)
+        known = ", ".join(part.name for part in fields(Sweep))
         text = f"unknown option {name!r}; known: {known}"
     elif found["type"] == "value_error":
         text = str(found["ctx"]["error"])

@@ -92,7 +92,7 @@ class Work:
         if self.extractor is None or self.reference is None:
             return None
         asked = [name for name in self.bench.metrics if name != EXACT]
-        return SetScores(self.extractor, self.reference, asked)
+        return SetScores(self.extractor, self.reference, asked, self.bench.n)
 
     @property
     def keeps_samples(self) -> bool:

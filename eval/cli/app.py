@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get("FEWSTEP_DEBUG"):
             raise
         reason = error.strerror if isinstance(error, OSError) else None
-        message = f"{reason}: {getattr(error, 'filename', '')}" if reason else str(error)
+        where = getattr(error, "filename", None)
+        message = f"{reason}: {where}" if reason and where else reason or str(error)
         _fail(message, getattr(error, "exit_code", 2))
     except (KeyboardInterrupt, typer.Abort):
         status = 130

@@ -67,7 +67,7 @@ def overhead(
 
 
 def doctor() -> None:
-    """Checks versions, device, bundled weights, dataset and cache."""
+    """Checks versions, device, bundled weights, feature extractors, dataset and cache."""
     from fewstep.eval.commands.doctor import show_health
 
     raise typer.Exit(0 if show_health() else 1)

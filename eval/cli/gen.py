@@ -1,5 +1,6 @@
 """The command ``fewstep gen``: samples into a folder, on one or several processes."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,7 +118,7 @@ def _generate(
     from fewstep.eval.generate.generation import generate
 
     errors = Console(stderr=True)
-    shown = errors.is_terminal and processes.is_main and not quiet
+    shown = sys.stderr.isatty() and processes.is_main and not quiet
     share = f"units of rank 0 of {processes.world}" if processes.world > 1 else "units"
     columns = (
         BarColumn(), MofNCompleteColumn(), TextColumn(share), Elapsed(), TextColumn("left"),

@@ -1,6 +1,7 @@
 """What the commands of the command line do."""
 
 import os
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +37,12 @@ def run_and_report(sweep: Sweep) -> None:
         BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"),
     )  # fmt: skip
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
+    with Progress(*columns, console=errors, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("loading", total=None)
 
         def show(done: int, total: int, text: str) -> None:
+            if done and bar.tasks[task].total is None and not launched()[0]:
+                errors.print(f"going on: {done / total:.0%} of the work is there")
             bar.update(task, completed=done, total=total, description=escape(text))
 
         results = run_bench(sweep, sweep.out, show)

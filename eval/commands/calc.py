@@ -121,13 +121,14 @@ def _calculation(asked: Asked, ref: str, extractor: Extractor, use: Use) -> Calc
 
 
 def _are_repeats(sets: list[Samples]) -> bool:
-    """Whether they differ in their seeds alone, as far as it is known."""
-    settings = set()
+    """Whether they differ in their seeds, and in nothing else, as far as it is known."""
+    settings, seeds = set(), set()
     for samples in sets:
         config = {} if samples.folder is None else ShardFolder(samples.folder).config()
+        seeds.add(config.get("seeds", samples.name))
         made_by = {key: value for key, value in config.items() if key not in NOT_OF_SAMPLES}
         settings.add(json.dumps(made_by, sort_keys=True))
-    return len(settings) == 1
+    return len(settings) == 1 and len(seeds) == len(sets)
 
 
 def _check_folders(out: Path, sets: list[Samples]) -> None:

@@ -1,5 +1,6 @@
 """What the commands about sets of images share: which extractor they use, and how they speak."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def bar(text: str) -> Iterator[Told]:
         TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(
-        *columns, console=errors, disable=not errors.is_terminal, transient=True
+        *columns, console=errors, disable=not sys.stderr.isatty(), transient=True
     ) as shown:
         task = shown.add_task(text, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)

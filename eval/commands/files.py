@@ -54,7 +54,7 @@ def run_verify(folder: Path, recompute: int, seed: int, device: str, weights: Pa
         run = run_from_folder(folder, device)
     found = verify(folder, recompute=recompute, run=run, seed=seed)
     say(f"{folder}: {len(found.records)} units, {found.rows} samples, settings "
-           f"{found.config_sha256[:12]}, images {str(found.hash)[:12]}")  # fmt: skip
+           f"{found.config_sha256[:12]}, images {(found.hash or 'incomplete')[:12]}")  # fmt: skip
     problems = [f"damaged: {text}" for text in found.damaged]
     if found.missing:
         problems.append(f"missing: {len(found.missing)} units, from unit {found.missing[0]} on")

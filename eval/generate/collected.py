@@ -124,14 +124,15 @@ def export_png(folder: str | Path, path: str | Path) -> None:
     path = Path(path)
 
     def pictures() -> Iterator[tuple[str, bytes]]:
-        seeds = iter(read_seeds(ShardFolder(folder).config()["seeds"]))
+        numbers = read_seeds(ShardFolder(folder).config()["seeds"])
+        seeds, digits = iter(numbers), max(6, len(str(max(numbers))))  # names sort as seeds do
         for tensors in unit_tensors(folder):
             for image in tensors["images"].movedim(1, -1).numpy():
                 content = BytesIO()
                 Image.fromarray(image.squeeze(-1) if image.shape[-1] == GREY else image).save(
                     content, "png"
                 )
-                yield f"{next(seeds):06d}.png", content.getvalue()
+                yield f"{next(seeds):0{digits}d}.png", content.getvalue()
 
     if path.suffix.lower() == ".zip":
         with _finished_file(path) as part, zipfile.ZipFile(part, "w") as archive:

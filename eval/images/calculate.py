@@ -14,12 +14,11 @@ from fewstep.eval.images.samples import Samples
 from fewstep.eval.images.sources import BUNDLED, open_images
 from fewstep.eval.manifold import K
 from fewstep.eval.moments import ExactMoments
-from fewstep.eval.networks.extractors import Extractor, metric_key, metric_name
+from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.references import BUNDLED as BUNDLED_REFERENCES
 from fewstep.eval.references import FEATURES, Reference, load_reference
-from fewstep.eval.reports.results import metric_entry
-from fewstep.eval.reports.titles import sample_count
-from fewstep.eval.scores import KEPT, SetScores, needs_features
+from fewstep.eval.reports.titles import feature_title
+from fewstep.eval.scores import SetScores, needs_features
 from fewstep.eval.statistics_files import load_statistics
 
 DEFAULT_EXTRACTOR = "inception:edm"
@@ -84,7 +83,7 @@ def calculate(
     for rows in samples.features(batch):
         while len(rows):
             if done % size == 0:
-                found.append(SetScores(samples.extractor, reference, metrics))
+                found.append(SetScores(samples.extractor, reference, metrics, size))
             taken = rows[: size - done % size]
             found[-1].add(taken)
             done += len(taken)
@@ -109,9 +108,7 @@ def statistics_hash(moments: ExactMoments) -> str:
 
 def column_title(extractor: Extractor, key: str, n: int) -> str:
     """A metric with the number of samples that it was taken from: ``FID-50k``, ``KID-10k``."""
-    if key == metric_key(extractor):
-        return metric_name(extractor, n)
-    return f"{metric_entry(key)[0]}-{sample_count(min(n, KEPT))}"
+    return feature_title(key, n, extractor.name, comparable=extractor.comparable)
 
 
 def extractor_for(ref: str) -> str:

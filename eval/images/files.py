@@ -87,7 +87,9 @@ def _names(path: Path) -> list[str]:
                 found = [name for name in archive.NameToInfo if not name.endswith("/")]
         except zipfile.BadZipFile as error:
             raise ValueError(f"{path} is damaged or truncated ({error}); copy it again") from error
-    return sorted(name for name in found if _is_image(PurePosixPath(name)))
+    images = [name for name in found if _is_image(PurePosixPath(name))]
+    # Some programs write ./a.png into zip files, which is a.png in the folder.
+    return sorted(images, key=lambda name: PurePosixPath(name).as_posix())
 
 
 def _walk(path: Path) -> list[str]:

@@ -16,7 +16,12 @@ from torch import Tensor
 from fewstep.eval.cache import digest
 from fewstep.eval.moments import LARGEST
 from fewstep.eval.networks.inception import InceptionExtractor
-from fewstep.eval.networks.micro_batches import check_images, in_micro_batches, strict_float32
+from fewstep.eval.networks.micro_batches import (
+    check_images,
+    in_micro_batches,
+    strict_float32,
+    strict_products,
+)
 from fewstep.models.bundled import bundled_classifier, weights_sha256
 from fewstep.models.data import to_signed
 
@@ -88,11 +93,12 @@ class FashionExtractor:
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
         """(n, 10) float32 of the classes, from (n, 64) features."""
-        found: Tensor = self._net.head(features.to(self._device, torch.float32))
+        with strict_float32(self._device), strict_products():
+            found: Tensor = self._net.head(features.to(self._device, torch.float32))
         return found
 
     def _features(self, images: Tensor) -> Tensor:
-        with strict_float32(self._device):
+        with strict_float32(self._device), strict_products():
             return self._net.features(to_signed(images))
 
 

@@ -46,9 +46,8 @@ class InceptionExtractor:
     """
 
     dim = 2048
-    # Features are averages after a ReLU, of about 0 to 3: see `Extractor` for these two.
-    # Means of ReLU outputs, of which nobody promises a largest: a coarser scale than for 8 (the
-    # rounding then adds 2.5e-9 to a distance) is better than a run that cannot be added up.
+    # Features are averages after a ReLU, mostly below 3, but nobody promises a largest. A coarse
+    # scale, whose rounding adds 2.5e-9 to a distance, is better than a run that cannot be added up.
     bound = 32.0
     scale = 2.0**18
 

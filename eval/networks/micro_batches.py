@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,3 +65,24 @@ def strict_float32(device: torch.device) -> Iterator[None]:
             return
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             yield
+
+
+@contextmanager
+def strict_products() -> Iterator[None]:
+    """Within, products of float32 matrices are in float32, whatever the caller set.
+
+    With ``torch.set_float32_matmul_precision`` below "highest" they are rounded to 10 bits or 7.
+    """
+    backends: Any = torch.backends
+    settings: list[tuple[Any, str, Any]] = [(backends.cuda.matmul, "allow_tf32", False)]
+    if hasattr(backends.cuda.matmul, "fp32_precision"):  # torch 2.9 and later
+        products = (backends.cuda.matmul, backends.mkldnn.matmul)
+        settings = [(part, "fp32_precision", "ieee") for part in products]
+    before = [getattr(part, name) for part, name, _ in settings]
+    for part, name, strict in settings:
+        setattr(part, name, strict)
+    try:
+        yield
+    finally:
+        for (part, name, _), value in zip(settings, before, strict=True):
+            setattr(part, name, value)

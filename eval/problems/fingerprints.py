@@ -22,6 +22,15 @@ def model_fingerprint(modules: Mapping[str, nn.Module], *texts: str) -> str:
     return digest(_parts(modules, texts))
 
 
+def written(value: Any) -> str:
+    """A setting as a text: tensors, also those in dicts, by a hash of their values."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {written(entry)}" for key, entry in value.items())
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {digest([_readable(value)])}"
+    return repr(value)
+
+
 def _parts(modules: Mapping[str, nn.Module], texts: tuple[str, ...]) -> Iterator[str | Tensor]:
     yield from texts
     for name in sorted(modules):

@@ -15,11 +15,13 @@ import torch
 from torch import nn
 
 from fewstep.eval.problems import PROBLEMS, Problem, ProblemDtype
-from fewstep.eval.problems.fingerprints import model_fingerprint
+from fewstep.eval.problems.fingerprints import model_fingerprint, written
 from fewstep.eval.problems.pipelines import pipeline_problem
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(ProblemDtype)}
+# Attributes of the denoisers of fewstep.models that change what they return.
+SETTINGS = ("prediction_type", "time_scale", "passes", "uncond", "null_class")
 FORMS = (
     "a diffusers pipeline (its folder, or its hub id org/name), module:attribute, or "
     "path/file.py:attribute"
@@ -151,7 +153,8 @@ def _problem(name: str, found: Any, device: str) -> Problem:
         if not _is_denoiser(found):
             raise ValueError(
                 f"{name} must be, or return, {RETURNS}, got {type(found).__name__}; wrap a "
-                "network in DiffusersDenoiser, EDMDenoiser or CallableDenoiser of fewstep.models"
+                "network in DiffusersDenoiser, EDMDenoiser or CallableDenoiser of fewstep.models, "
+                "and give it .shape, that of one sample"
             )
         problem = _of_denoiser(name, found, device)
     if torch.device(problem.device) != torch.device(device):
@@ -169,8 +172,8 @@ def _of_denoiser(name: str, denoiser: Any, device: str) -> Problem:
             f"{name} has no .network, a torch module, by whose weights its results could be told "
             "from others; return a Problem with a fingerprint"
         )
-    told = f"{type(denoiser).__name__} {getattr(denoiser, 'prediction_type', '')}"
-    fingerprint = model_fingerprint({"network": network}, told)
+    known = {key: getattr(denoiser, key) for key in SETTINGS if hasattr(denoiser, key)}
+    fingerprint = model_fingerprint({"network": network}, type(denoiser).__name__, written(known))
     count = getattr(denoiser, "num_classes", None) or 0
     shape = tuple(int(size) for size in denoiser.shape)
     return Problem(name, denoiser, shape, fingerprint, count, exact=False, device=device)

@@ -88,7 +88,9 @@ def pipeline_problem(
     }
     for module in modules.values():
         module.requires_grad_(False).eval()
-    written = [type(pipe).__name__, training.prediction_type, repr(_tokens(pipe, texts))]
+    # What SDXL takes for no prompt is a setting of the pipeline itself.
+    null = f"null zeros: {pipe.config.get('force_zeros_for_empty_prompt')}"
+    written = [type(pipe).__name__, training.prediction_type, null, repr(_tokens(pipe, texts))]
     fingerprint = model_fingerprint(modules, *written, *texts)
     for module in modules.values():
         module.to(device)
@@ -216,9 +218,15 @@ def _denoiser(
 
 
 def _tokens(pipe: Any, texts: list[str]) -> list[Any]:
-    """What the tokenizers make of the prompts: their files are no weights, but they count."""
+    """What the tokenizers make of the prompts: their files are no weights, but they count.
+
+    Padded, with the empty prompt, and with the length that prompts are cut to.
+    """
     if not texts:
         return []
     names = sorted(part for part in pipe.components if part.startswith("tokenizer"))
     tokenizers = [getattr(pipe, part) for part in names]
-    return [one(texts)["input_ids"] for one in tokenizers if one is not None]
+    return [
+        (one([*texts, ""], padding=True)["input_ids"], one.model_max_length)
+        for one in tokenizers if one is not None
+    ]  # fmt: skip

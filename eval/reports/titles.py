@@ -16,7 +16,8 @@ EXPLAINED = {
     f"training images. {NOT_AN_FID}",
     "fd": f"Frechet distance, in the extractor's features, to the reference's images. {NOT_AN_FID}",
     "fd_infinity": "The Frechet distance extrapolated in 1/n to infinitely many samples.",
-    "kid": "Squared MMD of the features, cubic kernel, unbiased; may be negative.",
+    "kid": "Squared MMD of the features, cubic kernel; may be negative. Unbiased for independent "
+    "samples, and below that where classes were taken in turn, as in a benchmark.",
     "sw2": "Sliced 2-Wasserstein distance: root of the mean square over random directions.",
     "w2_gauss": "2-Wasserstein distance between the Gaussians of the samples' and the data's "
     "moments, which are exact. It does not vanish for finite n.",
@@ -55,16 +56,29 @@ def is_comparable(results: Results) -> bool:
 def metric_title(results: Results, metric: str) -> str:
     """``FID-50k``, ``KID-fashion-512``, ``RMSE to the reference, n = 512``.
 
-    Metrics that compare single features are of the first 10,000 samples, and say so.
+    Metrics that compare single features are of 10,000 samples at most, and say so.
     """
     n = results.rows[0].n
     title, count = metric_entry(metric)[0], sample_count(min(n, KEPT) if metric in OF_FIRST else n)
     # Of exact problems it is of the samples themselves.
     if metric not in OF_FEATURES and not (metric == "sw2" and "extractor" in results.env):
         return f"{title}, n = {count}"
-    if is_comparable(results):
+    return feature_title(metric, n, extractor_name(results), comparable=is_comparable(results))
+
+
+def feature_title(metric: str, n: int, extractor: str, *, comparable: bool) -> str:
+    """``FID-50k``, ``KID-10k``, ``KID-fashion-512``: of features of an extractor.
+
+    Args:
+        metric: key in results.
+        n: samples of the set.
+        extractor: its name.
+        comparable: whether it is that of published FIDs.
+    """
+    title, count = metric_entry(metric)[0], sample_count(min(n, KEPT) if metric in OF_FIRST else n)
+    if comparable:
         return f"{title.replace('FD', 'FID')}-{count}"
-    family = extractor_name(results).removeprefix("fd-cnn:").replace(":", "-")
+    family = extractor.removeprefix("fd-cnn:").replace(":", "-")
     return f"{title.removesuffix('-fashion')}-{family}-{count}"
 
 
@@ -77,7 +91,9 @@ def comparison_note(results: Results) -> str:
     """That no score here may stand beside a published FID, unless one may."""
     if not is_of_features(results):
         return ""
-    if is_comparable(results) and results.rows[0].n == FID_SAMPLES:
+    # A benchmark has seeds of its own and takes classes in turn.
+    published = is_comparable(results) and "calc" in results.settings
+    if published and results.rows[0].n == FID_SAMPLES:
         return ""
     names = ", ".join(_distances(results))
     return f"{names}: {NOT_COMPARABLE}; compare equal n, extractor and reference only."

@@ -2,43 +2,39 @@
 
     python -m fewstep.eval.studies.make_fashion_stats
 
-It holds the mean and covariance of the features of the 60,000 training images (``mu``, ``sigma``,
-``n``), and the features (in half precision) and labels of the 10,000 test images, from which the
-benchmark draws the train/test floor; so scoring needs no dataset.
+It holds the statistics of the 60,000 training images, as ``fewstep ref fashion`` writes them, and
+the features (in half precision) and labels of the 10,000 test images, from which the benchmark
+draws the train/test floor; so scoring needs no dataset.
 """
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fewstep.eval.metrics import frechet_distance, statistics
-from fewstep.eval.networks.features import Judge
-from fewstep.models.bundled import weights_sha256
-from fewstep.models.data import load_fashion, to_signed
-
-
-def split_features(split: Literal["train", "test"]) -> Tensor:
-    """(n, 64) features of a split, in its order."""
-    judge = Judge()
-    images, _ = load_fashion(split)
-    return torch.cat([judge(to_signed(batch))[0] for batch in images.split(500)])
+from fewstep.eval.images.make_reference import make_reference
+from fewstep.eval.images.sources import open_images
+from fewstep.eval.metrics import frechet_distance
+from fewstep.eval.networks.extractors import FashionExtractor
+from fewstep.models.data import load_fashion
 
 
 def main() -> None:
     path = Path(__file__).parents[1] / "data" / "fashion_stats.npz"
-    train, test = statistics(split_features("train")), split_features("test").half()
+    extractor = FashionExtractor()
+    train = make_reference(open_images("fashion"), extractor, features=0).statistics
+    images, labels = load_fashion("test")
+    test = extractor(images).half()
     np.savez_compressed(
         path,
         mu=train.mu,
         sigma=train.sigma,
-        n=np.int64(60_000),
+        n=np.int64(train.n or 0),
         test_features=test.numpy(),
-        test_labels=load_fashion("test")[1].to(torch.uint8).numpy(),
-        extractor=np.array("fd-cnn:fashion"),
-        weights_sha256=np.array(weights_sha256("classifier")),
+        test_labels=labels.to(torch.uint8).numpy(),
+        extractor=np.array(train.extractor),
+        weights_sha256=np.array(train.weights_sha256),
+        dataset_hash=np.array(train.dataset_hash),
     )
     floor = frechet_distance(test, train)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, FD-fashion of the test split {floor:.4g}")
