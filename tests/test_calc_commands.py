@@ -1,6 +1,7 @@
 """``fewstep ref``, ``calc``, ``verify``, ``export`` and ``convert``, as a user calls them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,10 @@ def test_statistics_go_to_edm2_and_back(folder: Path) -> None:
     with np.load("copy.npz") as arrays:
         assert "features" in arrays.files
     assert call("convert", "ref.pkl", "x.npz", "--metric", "fd_dinov2") == 2
+
+
+def test_the_same_samples_twice_are_no_repeats(folder: Path, capsys: Capture) -> None:
+    shutil.copytree("a", "copy")
+    capsys.readouterr()
+    assert call("calc", "a", "copy", "--ref", "ref.npz") == 0
+    assert "sd" not in capsys.readouterr().out
