@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 
 .PHONY: bench test test-fast lint notebooks test-matrix train clean
 
-bench: $(READY)  ## samples the bundled model with one sampler per family, leaves runs/bench/report.md
+bench: $(READY)  ## samples the bundled model with one sampler per family, leaves runs/bench/report.html
 	$(BIN)/fewstep bench
 
 test: $(READY)  ## the whole test suite
