@@ -188,7 +188,8 @@ def test_an_extractor_that_cannot_be_had_ends_a_run_before_it_begins(
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "FEWSTEP_CACHE": str(tmp_path / "cache")}
     command = [
-        "-m", "fewstep", "bench", "-m", "fashion-exact", "--count", "180", "--nfe", "3",
+        # Two units.
+        "-m", "fewstep", "bench", "-m", "ring2", "--count", "4200", "--nfe", "3",
         "--samplers", "ddim", "--out",
     ]  # fmt: skip
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

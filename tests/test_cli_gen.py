@@ -285,9 +285,8 @@ def test_an_interrupted_run_says_how_it_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("launcher", "world"), [("torchrun", 2), ("torchrun", 3),
-                                                 ("accelerate", 2)])  # fmt: skip
-@pytest.mark.parametrize("keep", ["images", "none"])
+@pytest.mark.parametrize(("launcher", "world", "keep"), [("torchrun", 2, "images"),
+                         ("torchrun", 3, "none"), ("accelerate", 2, "images")])  # fmt: skip
 def test_launchers_give_the_same_bits(launcher: str, world: int, keep: str) -> None:
     """The bundled network: its images, and the exact sums of the classifier's features."""
     arguments = ["gen", "-s", "sa", "--nfe", "2", "-g", "cfg:2", "--seeds", "0-49", "--unit", "8",

@@ -84,7 +84,7 @@ def test_each_start_is_logged(tmp_path: Path) -> None:
 def test_saving_takes_less_than_two_hundredths(fashion: Problem, tmp_path: Path, keep: Any) -> None:
     """Each unit's, or with sums alone, of every unit, which is 50 times as often as usual."""
     judge = load_extractor("fd-cnn:fashion")
-    run = Generation(fashion, "unipc", 8, range(512), keep=keep, extractor=judge)
+    run = Generation(fashion, "unipc", 8, range(192), keep=keep, extractor=judge)
     generate(run, tmp_path, checkpoint_units=1)
     (facts,) = log_of(tmp_path)
     # Measured: 0.002; the disk and the processor are shared with other tests.

@@ -168,9 +168,9 @@ def test_it_takes_less_cpu_time_than_pytorch_fid(
         return time.process_time() - start
 
     theirs, ours = (
-        min(seconds(run) for _ in range(3))
+        min(seconds(run) for _ in range(2))
         for run in (lambda: pool3(net, images / 255), lambda: extractor(images[:48]))
     )
     ratio = (theirs / 50) / (ours / 48)
     print(f"{50 / theirs:.2f} -> {48 / ours:.2f} images per CPU second: {ratio:.2f}x")
-    assert ratio > 1.7  # 2.0 measured, on a CPU with large caches; by 1/8 noise
+    assert ratio > 1.7  # 1.9 to 2.2 measured
