@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from fewstep.schedules.grids import GRIDS, Final, Grid, grid_from_rho, make_grid
+from fewstep.schedules.grids import NAMED_GRIDS, Final, Grid, grid_from_rho, make_grid
 from fewstep.schedules.process import NoiseProcess
 from fewstep.schedules.rules import softlog_levels
 
@@ -58,15 +58,15 @@ def chosen_grid(
     power: float = 7.0,
     shift: float = 1.0,
 ) -> Grid:
-    """The grid called ``name``: the automatic one of ``sampler``, or one of ``GRIDS``.
+    """The grid called ``name``: the automatic one of ``sampler``, or one of ``NAMED_GRIDS``.
 
     Raises:
         ValueError: for an unknown name, or settings that do not fit.
     """
     if name == "auto":
         return auto_grid(sampler, process, steps, final=final, shift=shift)
-    if name not in GRIDS:
-        known = ", ".join(GRIDS)
+    if name not in NAMED_GRIDS:
+        known = ", ".join(NAMED_GRIDS)
         raise ValueError(
             f"unknown grid {name!r}; known: auto, {known}, and in a scheduler diffusers"
         )

@@ -6,6 +6,7 @@ if __name__ != "fewstep.schedules":
 from fewstep.schedules.config import from_diffusers_config
 from fewstep.schedules.grids import (
     GRIDS,
+    NAMED_GRIDS,
     Grid,
     grid_from_rho,
     grid_from_sigmas,
@@ -31,6 +32,7 @@ from fewstep.schedules.spacing import (
 
 __all__ = [
     "GRIDS",
+    "NAMED_GRIDS",
     "VE",
     "ContinuousVP",
     "DiscreteVP",

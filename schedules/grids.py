@@ -14,10 +14,12 @@ from typing import Literal
 import numpy as np
 
 from fewstep.schedules.process import Array, DiscreteVP, Flow, NoiseProcess
+from fewstep.schedules.published import PUBLISHED
 from fewstep.schedules.rules import GRIDS, GridRule
 
 __all__ = [
     "GRIDS",
+    "NAMED_GRIDS",
     "Final",
     "Grid",
     "GridRule",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 Final = Literal["zero", "sigma_min"]
+NAMED_GRIDS: dict[str, GridRule] = {**GRIDS, **PUBLISHED}
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +112,10 @@ def make_grid(
     Args:
         process: its range is covered.
         n: number of network calls, >= 1.
-        name: a key of ``GRIDS``.
+        name: a key of ``NAMED_GRIDS``: a rule for every process, or a published list for one.
         final: end at ``"zero"`` noise, or at ``"sigma_min"`` of the process (shifted).
         power: of the Karras grid.
-        shift: of flow models, > 0; 1 does nothing.
+        shift: of flow models, > 0; 1 does nothing. Published lists have theirs in them.
 
     Returns:
         Its first node is ``rho_max`` (except "leading") and its end 0 or ``rho_min``, exactly.
@@ -122,18 +125,18 @@ def make_grid(
     """
     if n < 1:
         raise ValueError(f"a sampler needs at least 1 call, got nfe = {n}")
-    if name not in GRIDS:
-        raise ValueError(f"unknown grid {name!r}; known: {', '.join(GRIDS)}")
+    if name not in NAMED_GRIDS:
+        raise ValueError(f"unknown grid {name!r}; known: {', '.join(NAMED_GRIDS)}")
     if final not in ("zero", "sigma_min"):
         raise ValueError(f"final must be 'zero' or 'sigma_min', got {final!r}")
     if not shift > 0 or (shift != 1 and not isinstance(process, Flow)):
         raise ValueError(f"shift must be > 0, and 1 unless the process is a flow; got {shift}")
-    rho = GRIDS[name](process, n, n + (final == "sigma_min"), power)
+    rho = NAMED_GRIDS[name](process, n, n + (final == "sigma_min"), power)
     # Without a signal at the start the first node stays exactly there, whatever the rule's axis.
     rho = np.concatenate([[process.rho_max], rho[1:]]) if name != "leading" else rho
     rho = np.append(rho[:n], process.rho_min if final == "sigma_min" else 0.0)
     # sigma -> s sigma / (1 + (s - 1) sigma) (SD3, arXiv:2403.03206, eq. 23) scales rho of a flow.
-    return grid_from_rho(process, shift * rho, name)
+    return grid_from_rho(process, rho if name in PUBLISHED else shift * rho, name)
 
 
 def grid_from_rho(process: NoiseProcess, rho: Array, name: str = "explicit") -> Grid:

@@ -14,7 +14,7 @@ from fewstep.eval.problems import PROBLEMS
 from fewstep.eval.problems.loading import FORMS
 from fewstep.guidance.parse import MODELS, MODIFIERS, SOURCES
 from fewstep.samplers import DEFAULT_SPECS, SAMPLERS
-from fewstep.schedules import GRIDS, VE, Flow, NoiseProcess, discrete_vp
+from fewstep.schedules import NAMED_GRIDS, VE, Flow, NoiseProcess, discrete_vp
 
 PROCESSES: dict[str, Callable[[], NoiseProcess]] = {
     "vp-linear": lambda: discrete_vp("linear"),
@@ -31,7 +31,7 @@ def show_lists() -> None:
     console.print(_samplers())
     for line in (
         "* run by default; a spec is NAME or NAME:OPTION=VALUE,...",
-        f"grids (grid=): auto, {', '.join(GRIDS)}",
+        f"grids (grid=): auto, {', '.join(NAMED_GRIDS)}",
         "options of grids: final=zero|sigma_min, power= (karras), shift= (flow)\n",
     ):
         console.print(line, markup=False, highlight=False)
