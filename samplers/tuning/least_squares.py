@@ -1,0 +1,89 @@
+"""Coefficients by least squares, step by step, against a teacher: no gradients, n calls."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.samplers.run import levels
+from fewstep.samplers.tuning.rollout import Calls, inverse, mix
+from fewstep.samplers.tuning.teacher import Teacher
+from fewstep.samplers.tuning.tied import Tied
+from fewstep.types import Denoiser
+
+RIDGE = 1e-3
+
+
+@torch.no_grad()
+def least_squares(
+    denoiser: Denoiser | Calls,
+    table: Tied,
+    teacher: Teacher,
+    *,
+    ridge: float = RIDGE,
+    band: int | None = None,
+    weights: Tensor | None = None,
+) -> Tied:
+    """The table with its coefficients fitted to a teacher, on its own nodes.
+
+    At each node of the student's own run, the next step's coefficients bring it closest to the
+    teacher's state at the next node. That is linear in them: with S* the S that would lead there,
+
+        min_c sum_samples w |S* - D_i - sum_j c_j (D_j - D_i)|^2 + ridge scale |c - c_before|^2
+
+    where scale is the mean square of the differences. The student then takes the step, so later
+    steps mend what earlier ones left (wider_systems.md, section 0, measured on a mixture).
+
+    Args:
+        denoiser: the model, guided or not.
+        table: nodes, and coefficients to stay near.
+        teacher: fine solutions from the same start.
+        ridge: >= 0, how near.
+        band: outputs before its own that a step may use; None for all.
+        weights: (n,) of the samples; None for equal ones.
+
+    Raises:
+        ValueError: for a negative ridge, or a start that is not the teacher's.
+    """
+    if not ridge >= 0:
+        raise ValueError(f"ridge must be at least 0, got {ridge}")
+    if not np.isclose(table.rho[0], teacher.rho[0]):
+        raise ValueError(
+            f"the teacher starts at sigma/alpha = {teacher.rho[0]:g}, the table at "
+            f"{table.rho[0]:g}: make the teacher on a grid with its start"
+        )
+    q, at, y = inverse(table), levels(table.plan()), teacher.start
+    data: list[Tensor] = []
+    c = table.matrix()
+    for i in range(table.nfe):
+        data.append(denoiser(y * at[i].sigma, at[i], teacher.cond))
+        r = table.rho[i + 1] * q[i]
+        reach = list(range(0 if band is None else max(0, i - band), i))
+        goal = teacher.at(table.rho[i + 1]) - table.rho[i + 1] * y
+        before = c[i, reach]
+        c[i] = 0
+        c[i, reach] = _ridge(goal / (1 - r) - data[i], [data[j] - data[i] for j in reach],
+                             before, ridge, weights)  # fmt: skip
+        row = c[i, : i + 1].copy()
+        row[i] = 1 - c[i, :i].sum()
+        if i + 1 < table.nfe:
+            y = y + (q[i + 1] - q[i]) * mix(row, data)
+    return Tied.from_matrix(table.process, table.rho, c)
+
+
+def _ridge(
+    goal: Tensor, features: list[Tensor], prior: Any, ridge: float, weights: Tensor | None
+) -> Any:
+    """The solution near ``prior``, in float64."""
+    if not features:
+        return prior
+    root = goal.new_ones(len(goal)) if weights is None else weights.to(goal).sqrt()
+    A = torch.stack([(f.flatten(1) * root[:, None]).flatten() for f in features], 1).double()
+    b = (goal.flatten(1) * root[:, None]).flatten().double()
+    start = torch.as_tensor(prior, dtype=torch.float64, device=A.device)
+    gram = A.T @ A
+    scale = gram.diagonal().mean()
+    gram = gram + (ridge * scale + 1e-300) * torch.eye(len(gram), dtype=A.dtype, device=A.device)
+    change = torch.linalg.lstsq(gram.cpu(), (A.T @ (b - A @ start)).cpu()[:, None]).solution
+    return (start.cpu() + change[:, 0]).numpy()
