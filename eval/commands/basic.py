@@ -37,7 +37,8 @@ def run_and_report(sweep: Sweep) -> None:
         BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"),
     )  # fmt: skip
-    with Progress(*columns, console=errors, disable=not sys.stderr.isatty()) as bar:
+    shown = sys.stderr.isatty() and launched()[0] == 0
+    with Progress(*columns, console=errors, disable=not shown) as bar:
         task = bar.add_task("loading", total=None)
 
         def show(done: int, total: int, text: str) -> None:
