@@ -8,11 +8,12 @@ READY := $(VENV)/.ready
 bench: $(READY)  ## samples the bundled model with one sampler per family, leaves runs/bench/report.html
 	$(BIN)/fewstep bench
 
-test: $(READY)  ## the whole test suite
-	$(BIN)/pytest -q
+test: $(READY)  ## the whole test suite; the slow tests measure times, so they run alone
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -q -m slow
 
 test-fast: $(READY)  ## without the slow tests
-	$(BIN)/pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
