@@ -14,7 +14,7 @@ from einops import einsum
 from torch import Tensor
 
 from fewstep.samplers.convert import Prediction
-from fewstep.samplers.plan import Evaluation, Plan
+from fewstep.samplers.plan import Evaluation, Plan, apply_ops
 from fewstep.schedules.process import Array
 
 
@@ -97,15 +97,5 @@ def _matrix(row: Evaluation, prediction: Prediction, depth: int, draws: int) -> 
     output, noises = unit[2 + depth], iter(unit[3 + depth :])
     p, q = prediction.coefficients(row.alpha, row.sigma, row.form)
     kept = history[:-1] if row.store == "push" else history[1:]
-    history = [p * x + q * output, *kept]
-    for op in row.ops:
-        terms = [w * entry for w, entry in zip(op.w, history, strict=False)]
-        noise = op.nu * next(noises) if op.nu else 0.0
-        value = op.c_x * x + op.c_b * base + sum(terms) + noise
-        if op.reg == "x":
-            x = value
-        elif op.reg == "base":
-            base = value
-        else:
-            history[0] = value
+    x, base, history = apply_ops(row.ops, x, base, [p * x + q * output, *kept], noises)
     return np.stack([x, base, *history])

@@ -12,11 +12,13 @@ next sample to evaluate. Everything that a solver decides is in these numbers.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+
+from fewstep.schedules.process import Array
 
 SCHEMA = 1
 NO_PLAN = "this file is not a fewstep plan: no 'kind': 'fewstep.plan'"
@@ -174,6 +176,28 @@ class Plan:
             )
             lines += [f"      {op}" for op in row.ops]
         return "\n".join([*lines, f"end  alpha={self.end[0]:.4g} sigma={self.end[1]:.4g}"])
+
+
+def apply_ops(
+    ops: Sequence[Op], x: Array, base: Array, history: Sequence[Array],
+    noises: Iterable[Array] = (),
+) -> tuple[Array, Array, list[Array]]:  # fmt: skip
+    """x, base and history after ops that run in order, on vectors of coefficients.
+
+    One of ``noises`` is taken for each op that draws.
+    """
+    held, draws = list(history), iter(noises)
+    for op in ops:
+        read = sum(w * entry for w, entry in zip(op.w, held, strict=False))
+        noise = op.nu * next(draws) if op.nu else 0.0
+        value = op.c_x * x + op.c_b * base + read + noise
+        if op.reg == "x":
+            x = value
+        elif op.reg == "base":
+            base = value
+        else:
+            held[0] = value
+    return x, base, held
 
 
 def history_entries(plan: Plan) -> Iterator[list[int]]:

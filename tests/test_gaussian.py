@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from gaussians import randn
-from teleports import PROCESSES
+from teleports import PROCESSES, SHAPE, SPECTRUM, rotation
 
 from fewstep.models.exact import GaussianDenoiser
 from fewstep.samplers.class_gaussians import ClassGaussians
@@ -19,17 +19,10 @@ from fewstep.samplers.gaussian_fit import (
 )
 from fewstep.schedules import VE, Flow
 
-SHAPE = (2, 3, 4)
-STDS = torch.linspace(0.2, 1.5, 24, dtype=torch.float64).flip(0)
-
-
-def rotation(d: int = 24, seed: int = 3) -> torch.Tensor:
-    return torch.linalg.qr(randn(d, d, seed=seed))[0]
-
 
 def correlated(rank: int = 24, rest: float = 0.0) -> tuple[GaussianFit, torch.Tensor, torch.Tensor]:
     """A fit, its whole basis, and the deviation along every column of it."""
-    axes, stds = rotation(), STDS.clone()
+    axes, stds = rotation(), SPECTRUM.clone()
     stds[rank:] = rest**0.5
     fit = GaussianFit(
         SHAPE, randn(*SHAPE, seed=5), torch.tensor(rest, dtype=torch.float64),
@@ -90,7 +83,7 @@ def test_outside_the_basis_only_the_rest_counts() -> None:
     process = PROCESSES["ve"]
     a, b = level_of(process, 9.0), level_of(process, 2.0)
     shift = fit.jump(fit.mean[None], a, b)
-    for column, variance in ((20, 0.3), (2, float(STDS[2] ** 2))):
+    for column, variance in ((20, 0.3), (2, float(SPECTRUM[2] ** 2))):
         step = axes[:, column].view(1, *SHAPE)
         moved = fit.jump(fit.mean + step, a, b) - shift
         ratio = math.sqrt((4 + variance) / (81 + variance))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from gaussians import randn
+from teleports import SHAPE, SPECTRUM, rotation
 
 from fewstep.models.exact import GaussianDenoiser
 from fewstep.samplers.class_gaussians import ClassGaussians, load_gaussian, save_gaussian
@@ -16,17 +17,10 @@ from fewstep.samplers.gaussian_fit import (
 )
 from fewstep.schedules import VE
 
-SHAPE = (2, 3, 4)
-STDS = torch.linspace(0.2, 1.5, 24, dtype=torch.float64).flip(0)
-
-
-def rotation(d: int = 24, seed: int = 3) -> torch.Tensor:
-    return torch.linalg.qr(randn(d, d, seed=seed))[0]
-
 
 def test_a_fit_finds_mean_and_covariance() -> None:
     """Equal to torch's covariance; with every axis kept nothing is lost."""
-    x = randn(400, 24, seed=1) * STDS @ rotation().T + 2
+    x = randn(400, 24, seed=1) * SPECTRUM @ rotation().T + 2
     fit = fit_gaussian(x.view(-1, *SHAPE))
     covariance = fit.basis @ fit.variances.diag() @ fit.basis.T
     torch.testing.assert_close(covariance, x.T.cov(), rtol=0, atol=1e-12)

@@ -137,6 +137,11 @@ def plan_digest(plan: Plan) -> str:
     return digest([json.dumps(numbers, sort_keys=True)])
 
 
+def process_digest(process: NoiseProcess) -> str:
+    """SHA-256 of a noise process."""
+    return digest([json.dumps(process.identity(), sort_keys=True)])
+
+
 def make_peer_jobs(
     process: NoiseProcess, nfe: Sequence[int], guidance: Expression | None = None
 ) -> list[Job]:

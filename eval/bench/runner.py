@@ -6,7 +6,6 @@ a unit was scored by is kept in a file until the report is written: a benchmark 
 goes on where it ended, with any number of processes.
 """
 
-import json
 import os
 import shutil
 import tempfile
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from fewstep.eval.bench.collect import collect
 from fewstep.eval.bench.guides import read_guidance, split_guidance
-from fewstep.eval.bench.jobs import make_jobs, make_peer_jobs, split_specs
+from fewstep.eval.bench.jobs import make_jobs, make_peer_jobs, process_digest, split_specs
 from fewstep.eval.bench.setup import EXACT, Bench, compiled
 from fewstep.eval.bench.sweeps import resolved, save_sweep
 from fewstep.eval.bench.units import Case, UnitRun, Work, warm_up
@@ -171,7 +170,7 @@ def _config(work: Work) -> dict[str, Any]:
         "format": FORMAT,
         "problem": problem.name,
         "fingerprint": problem.fingerprint,
-        "process": digest([json.dumps(problem.process.identity(), sort_keys=True)]),
+        "process": process_digest(problem.process),
         "dtype": [str(problem.dtype), bench.dtype],
         "n": bench.n,
         "seed": bench.seed,

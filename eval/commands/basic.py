@@ -37,17 +37,17 @@ def run_and_report(sweep: Sweep) -> None:
         BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"),
     )  # fmt: skip
-    shown = sys.stderr.isatty() and launched()[0] == 0
-    with Progress(*columns, console=errors, disable=not shown) as bar:
+    first = launched()[0] == 0  # which tells
+    with Progress(*columns, console=errors, disable=not (first and sys.stderr.isatty())) as bar:
         task = bar.add_task("loading", total=None)
 
         def show(done: int, total: int, text: str) -> None:
-            if done and bar.tasks[task].total is None and not launched()[0]:
+            if done and bar.tasks[task].total is None and first:
                 errors.print(f"going on: {done / total:.0%} of the work is there")
             bar.update(task, completed=done, total=total, description=escape(text))
 
         results = run_bench(sweep, sweep.out, show)
-    if launched()[0] > 0:  # the first process tells
+    if not first:
         return
     for guidance in results.guidance:
         for metric in results.metrics:

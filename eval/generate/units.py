@@ -9,7 +9,6 @@ comes from its own seed. Seeds of later draws are shifted by multiples of a cons
 draws, two samples never share a stream if their seeds are less than 5 million apart.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from torch import Tensor
 
 import fewstep
 from fewstep.eval.bench.guides import Meter, WrittenGuidance, read_guidance
-from fewstep.eval.bench.jobs import guided_plan
+from fewstep.eval.bench.jobs import guided_plan, plan_digest, process_digest
 from fewstep.eval.cache import digest
 from fewstep.eval.clock import Clock
 from fewstep.eval.generate.seeds import check_seeds, seeds_text
@@ -126,8 +125,7 @@ class Generation:
     @property
     def config(self) -> dict[str, Any]:
         """All that the images, or what is kept of them, depend on, as JSON values."""
-        problem, extractor, table = self.problem, self.extractor, self.plan.table()
-        numbers = {key: table[key] for key in ("evaluations", "end", "process")}
+        problem, extractor = self.problem, self.extractor
         try:
             guidance = stable(self._guidance.expression)
         except TypeError as error:
@@ -138,15 +136,15 @@ class Generation:
             "format": FORMAT,
             "problem": problem.name,
             "fingerprint": problem.fingerprint,
-            "process": digest([json.dumps(problem.process.identity(), sort_keys=True)]),
+            "process": process_digest(problem.process),
             "shape": list(problem.shape),
-            "image_shape": list(getattr(problem, "image_shape", problem.shape)),
+            "image_shape": list(problem.image_shape),
             "num_classes": problem.num_classes,
             "dtype": str(problem.dtype),
             "sampler": self.plan.name,
             "nfe": self.plan.nfe,
             "sigmas": self.plan.sigmas(native=True),
-            "plan": digest([json.dumps(numbers, sort_keys=True)]),
+            "plan": plan_digest(self.plan),
             "guidance": self._guidance.text,
             "guidance_models": digest([guidance]),
             "classes": self.classes if problem.num_classes else "none",
@@ -185,7 +183,7 @@ class Generation:
                 )  # fmt: skip
             with clock.phase("decode"):
                 # Decoders, too, round by the size of their batch: the filling is cut off behind.
-                images = quantised(getattr(problem, "images", lambda x: x)(x)[:rows].cpu())
+                images = quantised(problem.images(x)[:rows].cpu())
         with clock.phase("features"):
             features = None if self.extractor is None else self.extractor(images).float().cpu()
         cost = meter.counters

@@ -194,9 +194,19 @@ def metric_name(extractor: Extractor, n: int) -> str:
         extractor: what the features are of.
         n: how many generated samples, >= 2.
     """
-    family = extractor.name.removeprefix("fd-cnn:").replace(":", "-")
-    count = f"{n // 1000}k" if n % 1000 == 0 else str(n)
-    return f"FID-{count}" if extractor.comparable else f"FD-{family}-{count}"
+    if extractor.comparable:
+        return f"FID-{sample_count(n)}"
+    return f"FD-{family_text(extractor.name)}-{sample_count(n)}"
+
+
+def sample_count(n: int) -> str:
+    """``50k`` for 50000, ``512`` for 512."""
+    return f"{n // 1000}k" if n and n % 1000 == 0 else str(n)
+
+
+def family_text(name: str) -> str:
+    """An extractor's name within that of a metric: ``fashion``, ``pixels-3x32x32``."""
+    return name.removeprefix("fd-cnn:").replace(":", "-")
 
 
 def metric_key(extractor: Extractor) -> str:

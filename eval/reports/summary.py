@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+from fewstep.eval.networks.extractors import sample_count
 from fewstep.eval.reports.results import Results
 from fewstep.eval.reports.titles import (
     comparison_note,
     extractor_name,
     is_of_features,
-    sample_count,
 )
 
 VERSIONS = ("fewstep", "torch", "diffusers", "numpy", "python")

@@ -1,6 +1,11 @@
 """What metrics are called in a report, with the number of samples, and what they mean."""
 
-from fewstep.eval.networks.extractors import FID_SAMPLES, NOT_COMPARABLE
+from fewstep.eval.networks.extractors import (
+    FID_SAMPLES,
+    NOT_COMPARABLE,
+    family_text,
+    sample_count,
+)
 from fewstep.eval.reports.results import Results, metric_entry
 from fewstep.eval.scores import KEPT
 
@@ -38,11 +43,6 @@ TIMES = (
 )
 
 
-def sample_count(n: int) -> str:
-    """``50k`` for 50000, ``512`` for 512."""
-    return f"{n // 1000}k" if n and n % 1000 == 0 else str(n)
-
-
 def extractor_name(results: Results) -> str:
     """The extractor; results from before it was recorded had the bundled classifier."""
     return str(results.env.get("extractor", {}).get("name", "fd-cnn:fashion"))
@@ -78,8 +78,7 @@ def feature_title(metric: str, n: int, extractor: str, *, comparable: bool) -> s
     title, count = metric_entry(metric)[0], sample_count(min(n, KEPT) if metric in OF_FIRST else n)
     if comparable:
         return f"{title.replace('FD', 'FID')}-{count}"
-    family = extractor.removeprefix("fd-cnn:").replace(":", "-")
-    return f"{title.removesuffix('-fashion')}-{family}-{count}"
+    return f"{title.removesuffix('-fashion')}-{family_text(extractor)}-{count}"
 
 
 def is_of_features(results: Results) -> bool:

@@ -24,11 +24,13 @@ def parts(rows: Tensor, size: int) -> Iterator[slice]:
 
 
 def rows_of(cond: Any, part: slice) -> Any:
-    """The rows of a condition: of a tensor, of each value of a mapping, or None."""
+    """The rows of a condition: of a tensor, of each one in a mapping, list or tuple, or None."""
     if cond is None:
         return None
     if isinstance(cond, Mapping):
         return {key: rows_of(value, part) for key, value in cond.items()}
+    if isinstance(cond, list | tuple):
+        return type(cond)(rows_of(value, part) for value in cond)
     return cond[part]
 
 

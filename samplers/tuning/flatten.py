@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fewstep.samplers.plan import Op, Plan
+from fewstep.samplers.plan import Plan, apply_ops
 from fewstep.samplers.registry import check_process
 from fewstep.samplers.tuning.tied import Tied
 from fewstep.schedules.process import Array, NoiseProcess
@@ -71,6 +71,11 @@ def _check_times(plan: Plan, rho: Sequence[float], process: NoiseProcess) -> Non
 
 def _linear_maps(plan: Plan) -> list[Array]:
     """(1 + n,) coefficients of (x_0, D_0 .. D_{n-1}) in the state at every node and the end."""
+    if any(op.nu for row in plan.evaluations for op in row.ops):
+        raise ValueError(
+            f"the plan {plan.name!r} adds noise, which no tied table does: use its deterministic "
+            "form (eta=0, tau=0, churn=0)"
+        )
     x = np.eye(1 + plan.nfe)[0]
     base = np.zeros_like(x)
     history: list[Array] = []
@@ -80,23 +85,6 @@ def _linear_maps(plan: Plan) -> list[Array]:
         if row.form == "noise":
             output = (x - row.alpha * output) / row.sigma
         history = [output, *(history if row.store == "push" else history[1:])]
-        for op in row.ops:
-            value = _applied(op, x, base, history, plan.name)
-            if op.reg == "x":
-                x = value
-            elif op.reg == "base":
-                base = value
-            else:
-                history[0] = value
+        x, base, history = apply_ops(row.ops, x, base, history)
         states.append(x)
     return states
-
-
-def _applied(op: Op, x: Array, base: Array, history: list[Array], name: str) -> Array:
-    if op.nu:
-        raise ValueError(
-            f"the plan {name!r} adds noise, which no tied table does: use its deterministic form "
-            "(eta=0, tau=0, churn=0)"
-        )
-    read = sum((w * h for w, h in zip(op.w, history, strict=False)), np.zeros_like(x))
-    return op.c_x * x + op.c_b * base + read

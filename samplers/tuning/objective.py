@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.samplers.tuning.batches import rows_of
 from fewstep.samplers.tuning.family import Family
-from fewstep.samplers.tuning.rollout import Calls, jacobian, rows_of, run
+from fewstep.samplers.tuning.rollout import Calls, jacobian, run
 from fewstep.samplers.tuning.teacher import Teacher
 from fewstep.samplers.tuning.tied import Tied
 from fewstep.schedules.process import Array

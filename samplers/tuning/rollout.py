@@ -188,12 +188,3 @@ def tile(cond: Any, count: int) -> Any:
     if isinstance(cond, list | tuple):
         return type(cond)(tile(value, count) for value in cond)
     raise TypeError(f"conditions to tune with are tensors or dictionaries of them, got {cond!r}")
-
-
-def rows_of(cond: Any, rows: slice) -> Any:
-    """The conditions of some samples."""
-    if isinstance(cond, Mapping):
-        return {key: rows_of(value, rows) for key, value in cond.items()}
-    if isinstance(cond, list | tuple):
-        return type(cond)(rows_of(value, rows) for value in cond)
-    return cond if cond is None else cond[rows]
