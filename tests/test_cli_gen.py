@@ -29,7 +29,7 @@ from fewstep.schedules import discrete_vp
 
 BLOBS = f"{Path(__file__).parent / 'generation_runs.py'}:blobs"
 SMALL = ("--model", BLOBS, "-s", "euler_a", "--nfe", "3", "--seeds", "100-121", "--unit", "4",
-         "-g", "icg:1.4", "--extractor", "pixels:1x4x4")  # fmt: skip
+         "-g", "icg:1.4", "--extractor", "pixels:1x4x4", "--device", "cpu")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

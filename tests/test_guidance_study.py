@@ -10,6 +10,7 @@ import pytest
 import tiny_pipelines as tiny
 import torch
 import typer
+from bundled_files import present
 from diffusers import DiTPipeline
 
 from fewstep.eval.problems import Problem, load_problem
@@ -144,6 +145,7 @@ def test_nearest_neighbours_answer_with_the_commonest_class() -> None:
     assert judge.answers(asked[:1]).tolist() == [0]
 
 
+@pytest.mark.skipif(not present("data"), reason="no Fashion-MNIST")
 def test_real_images_come_in_turn() -> None:
     images, labels = real_images(25, 3)
     assert labels.tolist() == [i % 10 for i in range(25)]

@@ -11,6 +11,7 @@ from fewstep.samplers.run import levels
 from fewstep.samplers.tuning.family import Family
 from fewstep.samplers.tuning.flatten import flatten
 from fewstep.samplers.tuning.optimise import solver_on
+from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.rollout import Calls, jacobian, run, tile
 from fewstep.samplers.tuning.tied import Tied
 from fewstep.schedules import VE, Flow, NoiseProcess, discrete_vp
@@ -34,10 +35,10 @@ def noises(n: int = 16, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, 8, generator=generator, dtype=torch.float64)
 
 
-def start_of(table: Tied, noise: torch.Tensor) -> torch.Tensor:
-    """x / sigma where a run of the table's plan starts."""
+def start_of(table: Tied, noise: torch.Tensor) -> Pairs:
+    """Where a run of the table's plan starts; no ends."""
     first = levels(table.plan())[0]
-    return noise * (first.sigma if first.alpha == 1 else 1.0) / first.sigma
+    return Pairs(noise * (first.sigma if first.alpha == 1 else 1.0) / first.sigma, noise)
 
 
 @pytest.mark.parametrize("name", PROCESSES)
@@ -115,7 +116,7 @@ def test_other_refusals() -> None:
 @pytest.mark.parametrize(
     ("rho", "c", "message"),
     [((1.0, 2.0), ((),), "fall strictly"), ((1.0,), (), "at least 2 ratios"),
-     ((1.0, 0.5, 0.0), ((), ()), "row i of c needs i numbers"),
+     ((1.0, 0.5, 0.0), ((), ()), "row i of c needs"),
      ((1.0, 0.5, 0.0), ((), (float("nan"),)), "must be finite"),
      ((1.0, -0.5), ((),), "fall strictly to 0")],
 )  # fmt: skip

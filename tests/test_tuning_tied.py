@@ -14,9 +14,11 @@ from fewstep.samplers import build_plan, sample
 from fewstep.samplers.tuning.family import Family
 from fewstep.samplers.tuning.flatten import flatten
 from fewstep.samplers.tuning.least_squares import least_squares
-from fewstep.samplers.tuning.objective import Objective, Pairs
-from fewstep.samplers.tuning.optimise import Settings, scan, solver_on, tune_tied
+from fewstep.samplers.tuning.objective import Objective
+from fewstep.samplers.tuning.optimise import Settings, tune_tied
+from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.rollout import Calls, run
+from fewstep.samplers.tuning.scan import scan, solver_on
 from fewstep.samplers.tuning.teacher import Teacher, fine_grid, teach, teacher_error
 from fewstep.schedules import VE, Flow, NoiseProcess, discrete_vp
 
@@ -80,7 +82,7 @@ def test_least_squares_finds_the_table_that_made_the_states(process: NoiseProces
     denoiser, x = mixture(process), noises(200, 2)
     plan = build_plan("ipndm", process, 5)
     table = flatten(plan, process)
-    start = teach(denoiser, x, grid=3).start
+    start = Pairs.of(teach(denoiser, x, grid=3))
     made = run(Calls(denoiser), table, start)
     states, data = (*made.y, made.end), tuple(made.data)
     teacher = Teacher(process, table.rho, tuple(states), data)
@@ -155,8 +157,7 @@ def test_tuned_error_on_unseen_noises(process: NoiseProcess) -> None:
     unseen = noises(500, 8)
     exact = teach(denoiser, unseen, grid=300).end
     before, after = (
-        rmse(sample(denoiser, t.plan(), 5, noise=unseen), exact)
-        for t in (tuned.start.table, tuned.table)
+        rmse(sample(denoiser, plan, 5, noise=unseen), exact) for plan in (tuned.start, tuned.plan)
     )
     assert after < 0.5 * before  # measured: 0.05 to 0.25
     assert tuned.select < tuned.select_before
@@ -170,11 +171,11 @@ def test_smaller_families_keep_the_rest(free: str) -> None:
         Settings(free=free, starts=1, steps=5), solvers=("unipc:grid=logsnr",),  # type: ignore[arg-type]
     )  # fmt: skip
     assert tuned.improved
-    same = np.allclose(tuned.table.rho, tuned.start.table.rho)
-    assert same == (free == "coefficients")
+    table, start = (flatten(plan, denoiser.process) for plan in (tuned.plan, tuned.start))
+    assert np.allclose(table.rho, start.rho) == (free == "coefficients")
     if free == "grid":
-        rebuilt = solver_on("unipc:grid=logsnr", denoiser.process)(tuned.table.rho)
-        np.testing.assert_allclose(rebuilt.weights(), tuned.table.weights())
+        rebuilt = solver_on("unipc:grid=logsnr", denoiser.process)(table.rho)
+        np.testing.assert_allclose(rebuilt.weights(), table.weights())
 
 
 def test_conditions_reach_the_model_in_every_call() -> None:
@@ -186,8 +187,8 @@ def test_conditions_reach_the_model_in_every_call() -> None:
     unseen, cond = noises(300, 8), torch.arange(300) % 2
     exact = teach(denoiser, unseen, cond, grid=300).end
     before, after = (
-        rmse(sample(denoiser, t.plan(), 4, noise=unseen, cond=cond), exact)
-        for t in (tuned.start.table, tuned.table)
+        rmse(sample(denoiser, plan, 4, noise=unseen, cond=cond), exact)
+        for plan in (tuned.start, tuned.plan)
     )
     assert after < before
 
@@ -207,7 +208,7 @@ def test_nothing_to_gain_keeps_the_start() -> None:
     with pytest.warns(UserWarning, match="gains nothing on the selection noises"):
         tuned = tune_tied(denoiser, 4, *teachers)
     assert not tuned.improved
-    assert tuned.table is tuned.start.table
+    assert tuned.plan == tuned.start
     assert tuned.select == tuned.select_before
     with pytest.warns(UserWarning, match="gains nothing"):
         assert tune_tied(mixture(), 1, *_pair(mixture())).size == 0
@@ -229,8 +230,8 @@ def test_never_worse_on_selection_noises() -> None:
 def test_same_arguments_same_table_and_no_draws() -> None:
     state = torch.random.get_rng_state()
     pair = _pair(mixture())
-    tables = [tune_tied(mixture(), 4, *pair, Settings(starts=1, steps=4)).table for _ in range(2)]
-    assert tables[0] == tables[1]
+    plans = [tune_tied(mixture(), 4, *pair, Settings(starts=1, steps=4)).plan for _ in range(2)]
+    assert plans[0] == plans[1]
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -274,7 +275,6 @@ def test_target_of_the_issue(name: str, limit: float, nfe: int) -> None:
     tuned = tune_tied(denoiser, nfe, teacher(256, 101), teacher(1024, 102))
     unseen = problem.initial_noise(1024, 3, torch.float64)
     exact = problem.reference(unseen)
-    table = tuned.table.plan()
-    after = rmse(sample(denoiser, table, nfe, noise=unseen), exact)
+    after = rmse(sample(denoiser, tuned.plan, nfe, noise=unseen), exact)
     report = scan(Calls(denoiser), nfe, Pairs(teach(denoiser, unseen, grid=3).start, exact))
-    assert after <= limit * report[0].tune
+    assert after <= limit * report[0].error

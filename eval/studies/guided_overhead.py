@@ -3,7 +3,8 @@
 A guided evaluation of the bundled model is run, and so are its network and classifier calls alone,
 on the very tensors that guidance packed. The two alternate, in either order, so that a slow moment
 of the machine hits both; what is shown is the median of their differences, as a share of the median
-of the bare calls. It is the thread's processor time, which other processes disturb less.
+of the bare calls. It is the thread's processor time, which other processes disturb less; on a GPU,
+the time until its work is done.
 """
 
 import statistics
@@ -19,6 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from fewstep.eval.problems import Problem, load_problem
+from fewstep.eval.studies.overhead import time_when_idle
 from fewstep.guidance import Expression, parse_guidance
 from fewstep.models.ode import level_at
 
@@ -89,29 +91,34 @@ def measure_guidance(text: str, problem: Problem, repeats: int) -> GuidedTiming:
     for i in range(repeats):
         seconds = {}
         for run in (run_bare, run_guided)[:: 1 if i % 2 else -1]:
-            started = time.thread_time()
+            started = _now(problem.device)
             run()
-            seconds[run] = time.thread_time() - started
+            seconds[run] = _now(problem.device) - started
         bare.append(seconds[run_bare])
         added.append(seconds[run_guided] - seconds[run_bare])
     return GuidedTiming(text, statistics.median(bare), statistics.median(added))
 
 
-def measure_all_guidance(repeats: int = 15) -> list[GuidedTiming]:
-    """All of ``GUIDANCE``, on one thread."""
+def _now(device: str) -> float:
+    return time.thread_time() if device == "cpu" else time_when_idle(torch.device(device))
+
+
+def measure_all_guidance(repeats: int = 15, device: str = "cpu") -> list[GuidedTiming]:
+    """All of ``GUIDANCE``, on one thread of the host."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        problem = load_problem("fashion")
+        problem = load_problem("fashion", device)
         return [measure_guidance(text, problem, repeats) for text in GUIDANCE]
     finally:
         torch.set_num_threads(threads)
 
 
-def show_guided_overhead(repeats: int) -> None:
+def show_guided_overhead(repeats: int, device: str = "cpu") -> None:
     """Prints the table of :func:`measure_all_guidance`."""
-    timings, console = measure_all_guidance(repeats), Console()
-    title = f"One guided evaluation, bundled model, batch {BATCH}, one thread, median of {repeats}"
+    timings, console = measure_all_guidance(repeats, device), Console()
+    where = f"batch {BATCH}, {device}, one thread, median of {repeats}"
+    title = f"One guided evaluation, bundled model, {where}"
     console.print(f"\n{title}", markup=False, highlight=False)
     table = Table("guidance", box=SIMPLE_HEAD)
     for column in ("networks ms", "guidance ms", "overhead"):

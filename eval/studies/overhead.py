@@ -2,13 +2,15 @@
 
 Runs of ours, theirs and of the same passes over memory written by hand alternate, so that a slow
 moment of the machine hits all; what is shown is the median over runs of the mean time of a step.
-Network outputs are made before, so only the samplers are timed.
+Network outputs are made before, so only the samplers are timed. On a GPU the time ends when all the
+work is done, and how often a step waits for the device is counted, too.
 """
 
 import inspect
 import math
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,26 +78,67 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a step; by hand for solvers with a history only."""
+    """Seconds of a step, and how often it waits for the device: ours, theirs, by hand.
+
+    By hand for solvers with a history only; waits are counted on CUDA.
+    """
 
     pair: Pair
     size: str
     ours: float
     theirs: float
     by_hand: float = math.nan
+    our_waits: float = math.nan
+    their_waits: float = math.nan
 
 
 def walk(scheduler: Any, sample: Tensor, outputs: Sequence[Tensor]) -> float:
     """Seconds of a step, over one schedule; ``outputs`` stand for the network in turn."""
-    scheduler.set_timesteps(STEPS)
+    run, count = ready(scheduler, sample, outputs)
+    started = time_when_idle(sample.device)
+    run()
+    return (time_when_idle(sample.device) - started) / count
+
+
+def ready(
+    scheduler: Any, sample: Tensor, outputs: Sequence[Tensor]
+) -> tuple[Callable[[], None], int]:
+    """The loop over a schedule, with timesteps and generator in place, and its number of steps."""
+    scheduler.set_timesteps(STEPS, device=sample.device)
     scheduler.is_scale_input_called = True  # of Euler's, which would warn
     noisy = "generator" in inspect.signature(scheduler.step).parameters
-    extra = {"generator": torch.Generator().manual_seed(0)} if noisy else {}
-    x, count = sample, len(scheduler.timesteps)
-    started = time.perf_counter()
-    for i, t in enumerate(scheduler.timesteps):
-        x = scheduler.step(outputs[i % len(outputs)], t, x, return_dict=False, **extra)[0]
-    return (time.perf_counter() - started) / count
+    extra = {"generator": torch.Generator(sample.device).manual_seed(0)} if noisy else {}
+
+    def run() -> None:
+        x = sample
+        for i, t in enumerate(scheduler.timesteps):
+            x = scheduler.step(outputs[i % len(outputs)], t, x, return_dict=False, **extra)[0]
+
+    return run, len(scheduler.timesteps)
+
+
+def time_when_idle(device: torch.device) -> float:
+    """The time in seconds when the device has done all that was queued."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
+    return time.perf_counter()
+
+
+def waits(scheduler: Any, sample: Tensor, outputs: Sequence[Tensor]) -> float:
+    """How often a step makes the host wait for a CUDA device, over one schedule."""
+    if sample.device.type != "cuda":
+        return math.nan
+    run, count = ready(scheduler, sample, outputs)
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            run()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    found = sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)
+    return found / count
 
 
 def by_hand(plan: Plan, sample: Tensor, outputs: Sequence[Tensor]) -> Run:
@@ -111,8 +154,8 @@ def by_hand(plan: Plan, sample: Tensor, outputs: Sequence[Tensor]) -> Run:
     last_x = [max(i for i, op in enumerate(row.ops) if op.reg == "x") for row in plan.evaluations]
 
     def run() -> float:
-        x, generator = sample, torch.Generator().manual_seed(0)
-        started = time.perf_counter()
+        x, generator = sample, torch.Generator(sample.device).manual_seed(0)
+        started = time_when_idle(sample.device)
         for e, ops in enumerate(shapes):
             history.insert(0, history.pop())
             torch.add(outputs[e % len(outputs)], x, alpha=0.5, out=history[0])
@@ -127,10 +170,11 @@ def by_hand(plan: Plan, sample: Tensor, outputs: Sequence[Tensor]) -> Run:
                 for source in sources[1 + unit : reads]:
                     out.add_(source, alpha=0.5)
                 if noisy:
-                    out.add_(torch.randn(x.shape, generator=generator), alpha=0.5)
+                    noise = torch.randn(x.shape, generator=generator, device=x.device)
+                    out.add_(noise, alpha=0.5)
                 fresh = out if i == last_x[e] else fresh
             x = fresh
-        return (time.perf_counter() - started) / len(shapes)
+        return (time_when_idle(sample.device) - started) / len(shapes)
 
     return run
 
@@ -143,10 +187,10 @@ def _pass_shape(op: Op) -> tuple[str, int, bool, bool]:
 
 
 @torch.no_grad()
-def measure(pair: Pair, size: str, repeats: int) -> Timing:
+def measure(pair: Pair, size: str, repeats: int, device: str = "cpu") -> Timing:
     """Times a pair at one of ``SHAPES``, on however many threads torch has."""
     generator = torch.Generator().manual_seed(0)
-    x, *outputs = torch.randn(3, *SHAPES[size], generator=generator)
+    x, *outputs = torch.randn(3, *SHAPES[size], generator=generator).to(device)
     theirs = getattr(diffusers, pair.theirs)(**pair.their_options)
     config = theirs.config if pair.adopt else {}
     ours = getattr(schedulers, pair.ours).from_config(config, **pair.options)
@@ -163,28 +207,33 @@ def measure(pair: Pair, size: str, repeats: int) -> Timing:
     for _ in range(repeats):
         for name, run in runs.items():
             seconds[name].append(run())
-    return Timing(pair, size, **{name: statistics.median(s) for name, s in seconds.items()})
+    medians = {name: statistics.median(s) for name, s in seconds.items()}
+    waiting = [waits(scheduler, x, outputs) for scheduler in (ours, theirs)]
+    return Timing(pair, size, **medians, our_waits=waiting[0], their_waits=waiting[1])
 
 
-def measure_all(repeats: int = 15) -> list[Timing]:
-    """All pairs at both sizes, on one thread."""
+def measure_all(repeats: int = 15, device: str = "cpu") -> list[Timing]:
+    """All pairs at both sizes, on one thread of the host."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [measure(pair, size, repeats) for size in SHAPES for pair in PAIRS]
+        return [measure(pair, size, repeats, device) for size in SHAPES for pair in PAIRS]
     finally:
         torch.set_num_threads(threads)
 
 
-def show_overhead(repeats: int) -> None:
+def show_overhead(repeats: int, device: str = "cpu") -> None:
     """Prints the tables of :func:`measure_all`."""
-    timings, console = measure_all(repeats), Console()
+    timings, console = measure_all(repeats, device), Console()
     for size, shape in SHAPES.items():
-        title = f"One step(), {'x'.join(map(str, shape))} float32, one thread, median of {repeats}"
+        form = "x".join(map(str, shape))
+        title = f"One step(), {form} float32 on {device}, one thread, median of {repeats}"
         console.print(f"\n{title}", markup=False, highlight=False)
         table = Table("fewstep", "diffusers", box=SIMPLE_HEAD)
         for column in ("ours us", "theirs us", "ratio", "by hand us", "ratio"):
             table.add_column(column, justify="right")
+        if torch.device(device).type == "cuda":
+            table.add_column("waits, theirs", justify="right")
         for timing in timings:
             if timing.size == size:
                 table.add_row(*_cells(timing))
@@ -195,4 +244,7 @@ def _cells(timing: Timing) -> list[str]:
     own, other, hand = (1e6 * s for s in (timing.ours, timing.theirs, timing.by_hand))
     cells = [str(timing.pair), timing.pair.theirs.removesuffix("Scheduler")]
     cells += [f"{own:.1f}", f"{other:.1f}", f"{own / other:.2f}"]
-    return cells if math.isnan(hand) else [*cells, f"{hand:.1f}", f"{own / hand:.2f}"]
+    cells += ["", ""] if math.isnan(hand) else [f"{hand:.1f}", f"{own / hand:.2f}"]
+    if not math.isnan(timing.our_waits):
+        cells += [f"{timing.our_waits:.2f}, {timing.their_waits:.2f}"]
+    return cells

@@ -25,7 +25,8 @@ def flatten(plan: Plan, process: NoiseProcess) -> Tied:
 
     Args:
         plan: of one call at each level: multistep, with correctors or not, in either form, also
-            singlestep ones, whose levels fall from stage to stage.
+            singlestep ones, whose levels fall from stage to stage. Rows of history above a landing
+            (:mod:`fewstep.samplers.warm`), in data form, stay such.
         process: the noise process of the plan.
 
     Raises:
@@ -42,9 +43,15 @@ def flatten(plan: Plan, process: NoiseProcess) -> Tied:
             "that fall from call to call, as of a multistep solver"
         )
     _check_times(plan, rho, process)
+    first = int(plan.provenance.get("history", 0))
+    if first and any(row.form == "noise" for row in plan.evaluations):
+        raise ValueError(
+            f"the plan {plan.name!r} looks back at noise above its landing, where a tied table has "
+            "data predictions: use a solver in data form, as unipc or dpmpp"
+        )
     states = _linear_maps(plan)
-    c = np.zeros((plan.nfe, plan.nfe))
-    for i in range(plan.nfe):
+    c = np.zeros((plan.nfe - first, plan.nfe))
+    for i in range(first, plan.nfe):
         r = 0.0 if math.isinf(rho[i]) else rho[i + 1] / rho[i]
         rest = states[i + 1] - marks[i + 1][1] / marks[i][1] * states[i]
         weights = rest / (marks[i + 1][0] * (1 - r))
@@ -53,8 +60,9 @@ def flatten(plan: Plan, process: NoiseProcess) -> Tied:
                 f"step {i} of the plan {plan.name!r} is not exact for constant data (its weights "
                 f"sum to {weights[1:].sum():.6g}): scaled outputs have no tied form"
             )
-        c[i] = weights[1:]
-    return Tied.from_matrix(process, rho, c)
+        c[i - first] = weights[1:]
+    landed = "landing" in plan.provenance
+    return Tied.from_matrix(process, rho[first:], c, rho[:first], landed)
 
 
 def _check_times(plan: Plan, rho: Sequence[float], process: NoiseProcess) -> None:

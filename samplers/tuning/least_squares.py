@@ -1,12 +1,14 @@
 """Coefficients by least squares, step by step, against a teacher: no gradients, n calls."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.samplers.run import levels
+from fewstep.samplers.tuning.family import free_pairs
+from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.rollout import Calls, inverse, mix
 from fewstep.samplers.tuning.teacher import Teacher
 from fewstep.samplers.tuning.tied import Tied
@@ -23,7 +25,8 @@ def least_squares(
     *,
     ridge: float = RIDGE,
     band: int | None = None,
-    weights: Tensor | None = None,
+    pairs: Pairs | None = None,
+    breakpoints: Sequence[float] = (),
 ) -> Tied:
     """The table with its coefficients fitted to a teacher, on its own nodes.
 
@@ -41,46 +44,45 @@ def least_squares(
         teacher: fine solutions from the same start.
         ridge: >= 0, how near.
         band: outputs before its own that a step may use; None for all.
-        weights: (n,) of the samples; None for equal ones.
+        pairs: where the samples start, if not where the teacher does, and what is known above.
+        breakpoints: ratios across which no step looks back.
 
     Raises:
         ValueError: for a negative ridge, or a start that is not the teacher's.
     """
     if not ridge >= 0:
         raise ValueError(f"ridge must be at least 0, got {ridge}")
-    if not np.isclose(table.rho[0], teacher.rho[0]):
+    pairs = pairs or Pairs.of(teacher)
+    if pairs.start is teacher.start and not np.isclose(table.rho[0], teacher.rho[0]):
         raise ValueError(
             f"the teacher starts at sigma/alpha = {teacher.rho[0]:g}, the table at "
             f"{table.rho[0]:g}: make the teacher on a grid with its start"
         )
-    q, at, y = inverse(table), levels(table.plan()), teacher.start
-    data: list[Tensor] = []
-    c = table.matrix()
+    q, at, y = inverse(table), table.levels(), pairs.start
+    free = free_pairs(table, band, breakpoints)
+    data, c, first = list(pairs.virtual), table.matrix(), len(table.history)
     for i in range(table.nfe):
-        data.append(denoiser(y * at[i].sigma, at[i], teacher.cond))
-        r = table.rho[i + 1] * q[i]
-        reach = list(range(0 if band is None else max(0, i - band), i))
+        data.append(denoiser(y * at[i].sigma, at[i], pairs.cond))
+        own, r = first + i, table.rho[i + 1] * q[i]
+        reach = [j for row, j in free if row == i]
         goal = teacher.at(table.rho[i + 1]) - table.rho[i + 1] * y
         before = c[i, reach]
         c[i] = 0
-        c[i, reach] = _ridge(goal / (1 - r) - data[i], [data[j] - data[i] for j in reach],
-                             before, ridge, weights)  # fmt: skip
-        row = c[i, : i + 1].copy()
-        row[i] = 1 - c[i, :i].sum()
+        c[i, reach] = _ridge(goal / (1 - r) - data[own], [data[j] - data[own] for j in reach],
+                             before, ridge)  # fmt: skip
+        row = c[i].copy()
+        row[own] = 1 - c[i].sum()
         if i + 1 < table.nfe:
             y = y + (q[i + 1] - q[i]) * mix(row, data)
-    return Tied.from_matrix(table.process, table.rho, c)
+    return table.moved(table.rho, c)
 
 
-def _ridge(
-    goal: Tensor, features: list[Tensor], prior: Any, ridge: float, weights: Tensor | None
-) -> Any:
+def _ridge(goal: Tensor, features: list[Tensor], prior: Any, ridge: float) -> Any:
     """The solution near ``prior``, in float64."""
     if not features:
         return prior
-    root = goal.new_ones(len(goal)) if weights is None else weights.to(goal).sqrt()
-    A = torch.stack([(f.flatten(1) * root[:, None]).flatten() for f in features], 1).double()
-    b = (goal.flatten(1) * root[:, None]).flatten().double()
+    A = torch.stack([f.flatten() for f in features], 1).double()
+    b = goal.flatten().double()
     start = torch.as_tensor(prior, dtype=torch.float64, device=A.device)
     gram = A.T @ A
     scale = gram.diagonal().mean()

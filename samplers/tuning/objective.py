@@ -2,43 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.samplers.tuning.batches import rows_of
 from fewstep.samplers.tuning.family import Family
+from fewstep.samplers.tuning.feature_objective import FeatureSpace
+from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.rollout import Calls, jacobian, run
-from fewstep.samplers.tuning.teacher import Teacher
 from fewstep.samplers.tuning.tied import Tied
 from fewstep.schedules.process import Array
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Starts and the ends they should come to.
-
-    Attributes:
-        start: (n, ...) x / sigma at the first level.
-        end: (n, ...) samples.
-        cond: of the samples.
-    """
-
-    start: Tensor
-    end: Tensor
-    cond: Any = None
-
-    @classmethod
-    def of(cls, teacher: Teacher) -> "Pairs":
-        return cls(teacher.start, teacher.end, teacher.cond)
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def part(self, rows: slice) -> "Pairs":
-        return Pairs(self.start[rows], self.end[rows], rows_of(self.cond, rows))
 
 
 @dataclass(frozen=True)
@@ -53,17 +27,18 @@ class Objective:
         pairs: noises and ends.
         power: 0 to 1.
         floor: d, > 0.
+        space: where errors are measured, with pairs whose ends it lifted; None for samples.
     """
 
     pairs: Pairs
     power: float = 1.0
     floor: float = 1e-12
+    space: FeatureSpace | None = None
 
     def squares(self, denoiser: Calls, table: Tied) -> Tensor:
         """(n,) mean square errors in float64; inf where a run is not finite."""
-        end = run(denoiser, table, self.pairs.start, self.pairs.cond).end
-        squares = (end - self.pairs.end).double().flatten(1).square().mean(1)
-        return torch.nan_to_num(squares, nan=torch.inf, posinf=torch.inf)
+        end = run(denoiser, table, self.pairs).end
+        return squares_of(end if self.space is None else self.space.lift(end), self.pairs)
 
     def loss(self, squares: Tensor) -> float:
         """The robust mean with power and d undone: a root mean square, that of equal errors."""
@@ -88,11 +63,33 @@ class Objective:
         matrix, gradient = np.zeros((family.size,) * 2), np.zeros(family.size)
         for first in range(0, len(self.pairs), rows):
             part = self.pairs.part(slice(first, first + rows))
-            end, columns = jacobian(denoiser, family, vector, part.start, part.cond)
-            error = (end - part.end).double().flatten(1)
-            weights = (error.square().mean(1) + self.floor).pow(-self.power / 2)
-            root = weights.sqrt()[:, None]
-            J = (columns.double().flatten(2) * root).flatten(1)
-            matrix += (J @ J.T).cpu().numpy()
-            gradient += (J @ (error * root).flatten()).cpu().numpy()
+            more = self.products(*jacobian(denoiser, family, vector, part), part)
+            matrix, gradient = matrix + more[0], gradient + more[1]
         return matrix, gradient
+
+    def products(self, end: Tensor, columns: Tensor, part: Pairs) -> tuple[Array, Array]:
+        """The share of some samples in the matrix (p, p) and the gradient (p,).
+
+        Args:
+            end: (n, ...) what a run came to.
+            columns: (p, n, ...) its derivatives.
+            part: the samples.
+        """
+        if self.space is not None:
+            columns, end = self.space.columns(end, columns), self.space.lift(end)
+        error = (end - part.end).double().flatten(1)
+        weights = (error.square().mean(1) + self.floor).pow(-self.power / 2)
+        root = weights.sqrt()[:, None]
+        J = (columns.double().flatten(2) * root).flatten(1)
+        return (J @ J.T).cpu().numpy(), (J @ (error * root).flatten()).cpu().numpy()
+
+
+def squares_of(end: Tensor, pairs: Pairs) -> Tensor:
+    """(n,) mean square errors in float64 of (n, ...) ends; inf where they are not finite."""
+    squares = (end - pairs.end).double().flatten(1).square().mean(1)
+    return torch.nan_to_num(squares, nan=torch.inf, posinf=torch.inf)
+
+
+def floor_of(squares: Tensor) -> float:
+    """d of :class:`Objective` from the squares at the start of tuning."""
+    return max(float(squares.median()), 1e-12 * float(squares.mean()) + 1e-30)

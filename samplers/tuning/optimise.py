@@ -1,6 +1,5 @@
 """Tuning nodes and coefficients: a scan of fixed solvers, least squares, then a polish."""
 
-import itertools
 import math
 import time
 import warnings
@@ -10,23 +9,20 @@ from functools import partial
 
 import torch
 
-from fewstep.samplers.spec import parse_spec
-from fewstep.samplers.tuning.family import Family, Free, Rebuild
-from fewstep.samplers.tuning.flatten import flatten
+from fewstep.samplers.tuning.family import Family, Free
 from fewstep.samplers.tuning.least_squares import RIDGE, least_squares
-from fewstep.samplers.tuning.objective import Objective, Pairs
-from fewstep.samplers.tuning.polish import BATCH, Entry, Polished, polish
+from fewstep.samplers.tuning.objective import Objective, floor_of
+from fewstep.samplers.tuning.pairs import Pairs
+from fewstep.samplers.tuning.polish import BATCH, Polished, polish
+from fewstep.samplers.tuning.result import Tuned
 from fewstep.samplers.tuning.rollout import Calls
+from fewstep.samplers.tuning.scan import SOLVERS, Landings, Start, rms, scan, scan_landed, solver_on
 from fewstep.samplers.tuning.teacher import Teacher
 from fewstep.samplers.tuning.tied import Tied
-from fewstep.schedules.grids import grid_from_rho
-from fewstep.schedules.process import NoiseProcess
 from fewstep.types import Denoiser
 
-SOLVERS = ("unipc", "unipc:solver_type=bh1", "dpmpp:order=2", "dpmpp:order=3", "ipndm", "deis")
-GRIDS = ("softlog", "karras", "logsnr", "linspace", "quadratic", "tan", "beta")
-ENDS = ("zero", "sigma_min")
 FIRST_STEPS = 6  # Jacobians of every start, after which the worse ones go
+FITTED = 4  # tables fitted by least squares for each that is polished
 
 
 @dataclass(frozen=True)
@@ -36,11 +32,12 @@ class Settings:
     Attributes:
         free: ``"both"``, ``"grid"`` (the solver is rebuilt on it) or ``"coefficients"``.
         band: outputs before its own that a step may use; None for all.
-        starts: how many of the scan are tuned for a few steps; the third of them that is best on
-            the selection noises goes on.
+        starts: how many tables are tuned for a few steps, those that least squares brings closest
+            on the selection noises; the third of them that is best there goes on.
         power: of :class:`Objective`; 0 counts squares, 1 distances.
         ridge: of the least squares.
         steps: Jacobians of each start, at most; 0 for least squares alone.
+        scan: noises that fixed solvers are scanned on, at most.
         minutes: after which no step begins.
         batch: most samples in a network call.
     """
@@ -51,54 +48,19 @@ class Settings:
     power: float = 0.5
     ridge: float = RIDGE
     steps: int = 40
+    scan: int = 1024
     minutes: float = 8.0
     batch: int = BATCH
 
     def __post_init__(self) -> None:
         if not 0 <= self.power <= 1:
             raise ValueError(f"power must lie in 0 to 1, got {self.power}")
-        if self.starts < 1 or self.steps < 0 or self.batch < 1 or not self.minutes > 0:
+        least = min(self.starts, self.batch, self.scan)
+        if least < 1 or self.steps < 0 or not self.minutes > 0:
             raise ValueError(
-                f"tuning needs starts >= 1, steps >= 0, batch >= 1 and minutes > 0, got "
-                f"{self.starts}, {self.steps}, {self.batch} and {self.minutes}"
+                f"tuning needs starts, batch and scan >= 1, steps >= 0 and minutes > 0, got "
+                f"{self.starts}, {self.batch}, {self.scan}, {self.steps} and {self.minutes}"
             )
-
-
-@dataclass(frozen=True)
-class Start:
-    """A fixed solver of the scan, as a table, with its root mean square errors."""
-
-    spec: str
-    table: Tied
-    tune: float
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What tuning found.
-
-    Attributes:
-        table: the tuned one, or that of the start if nothing was gained.
-        start: the fixed solver it is compared with, the best of the scan.
-        improved: whether ``table`` is another than the start's.
-        size: how many numbers were free.
-        tune, select: root mean square errors of ``table`` on the two sets of noises.
-        select_before: that of the start on the selection noises.
-        history: losses of the steps that led to ``table``.
-        calls: network calls for each tuning noise, those of the scan included.
-        seconds: that it took.
-    """
-
-    table: Tied
-    start: Start
-    improved: bool
-    size: int
-    tune: float
-    select: float
-    select_before: float
-    history: tuple[Entry, ...]
-    calls: float
-    seconds: float
 
 
 @torch.no_grad()
@@ -110,11 +72,15 @@ def tune_tied(
     settings: Settings | None = None,
     *,
     solvers: Sequence[str] = SOLVERS,
+    landings: Landings | None = None,
+    breakpoints: Sequence[float] = (),
+    progress: Callable[[str, float], None] = lambda what, error: None,
 ) -> Tuned:
     """Fits nodes and coefficients of ``nfe`` calls to a teacher.
 
     The best few of a scan of fixed solvers and grids are fitted by least squares, then polished on
-    the error at the end. What is best on the selection noises is kept.
+    the error at the end; so are those that start from a landing. What has the least root mean
+    square error on the selection noises is kept.
 
     Args:
         denoiser: the model, guided or not; the same sample must get the same answer, whatever was
@@ -124,6 +90,9 @@ def tune_tied(
         select: fine solutions of other noises, that decide when to stop and what is kept.
         settings: how.
         solvers: specs of the scan; those with no grid are tried on each of ``GRIDS``.
+        landings: where a jump may land; None for no jump.
+        breakpoints: ratios where the denoiser may jump, as of guidance that is switched on there.
+        progress: told what was reached, and its error on the selection noises.
 
     Returns:
         The table and how it was found; the start's, with a warning, if it is no better.
@@ -135,108 +104,103 @@ def tune_tied(
     if nfe < 1:
         raise ValueError(f"a sampler needs at least 1 call, got nfe = {nfe}")
     began, calls = time.perf_counter(), Calls(denoiser)
-    pairs, others = Pairs.of(tune), Pairs.of(select)
-    scanned = scan(calls, nfe, pairs, solvers)
+    few, points = tune.part(slice(0, settings.scan)), tuple(breakpoints)
+    scanned = scan(calls, nfe, Pairs.of(few), solvers, points)
     fixed = scanned[0]
-    squares = Objective(pairs).squares(calls, fixed.table)
-    floor = max(float(squares.median()), 1e-12 * float(squares.mean()) + 1e-30)
-    goal, check = (Objective(p, settings.power, floor) for p in (pairs, others))
-
-    def stop() -> bool:
-        return time.perf_counter() - began > 60 * settings.minutes
-
-    best = _best(calls, _starts(calls, scanned, tune, settings), goal, check, settings, stop)
-    rms = [_rms(calls, table, others) for table in (fixed.table, best.table)]
-    improved = rms[1] < rms[0]
+    check = Pairs.of(select)
+    before = rms(calls, fixed.table, check)
+    progress(f"best fixed solver: {fixed.spec}", before)
+    landed = scan_landed(calls, nfe, few, scanned, landings) if landings is not None else []
+    squares = Objective(Pairs.of(tune)).squares(calls, fixed.table)
+    search = _Search(calls, tune, select, settings, points, landings, floor_of(squares),
+                     began + 60 * settings.minutes, progress)  # fmt: skip
+    best = min(
+        (search.best(search.starts(group)) for group in (scanned, landed) if group),
+        key=lambda one: rms(calls, one.table, search.pairs(one.table, select)),
+    )
+    after = rms(calls, best.table, search.pairs(best.table, select))
+    improved = after < before
     if not improved:
         warnings.warn(
-            f"tuning at {nfe} calls gains nothing on the selection noises (error {rms[0]:.4g} "
-            f"before, {rms[1]:.4g} after): the table of {fixed.spec!r} is kept",
+            f"tuning at {nfe} calls gains nothing on the selection noises (error {before:.4g} "
+            f"before, {after:.4g} after): the table of {fixed.spec!r} is kept",
             stacklevel=2,
         )
     table = best.table if improved else fixed.table
     return Tuned(
-        table, fixed, improved, Family(table, settings.free, settings.band).size,
-        _rms(calls, table, pairs), rms[improved], rms[0], best.history if improved else (),
-        calls.samples / len(pairs), time.perf_counter() - began,
+        plan=table.plan(f"tuned:{nfe}") if improved else fixed.table.plan(fixed.spec),
+        start=fixed.table.plan(fixed.spec), spec=fixed.spec, family="tied", improved=improved,
+        size=Family(table, settings.free, settings.band, breakpoints=points).size,
+        tune=rms(calls, table, search.pairs(table, tune)), select=after if improved else before,
+        select_before=before, history=best.history if improved else (),
+        calls=calls.samples / len(tune.start), seconds=time.perf_counter() - began,
     )  # fmt: skip
 
 
-def _best(
-    calls: Calls,
-    starts: Sequence[tuple[Family, Tied]],
-    goal: Objective,
-    check: Objective,
-    settings: Settings,
-    stop: Callable[[], bool],
-) -> Polished:
-    """A few steps from every start, the rest from the better third."""
-    first = min(FIRST_STEPS, settings.steps)
-    run = partial(polish, calls, tune=goal, select=check, batch=settings.batch, stop=stop)
-    found = [(family, run(family, table, steps=first)) for family, table in starts]
-    found.sort(key=lambda pair: pair[1].select)
-    done = [found[0][1]]
-    for family, one in found[: math.ceil(len(found) / 3)]:
-        more = run(family, one.table, steps=settings.steps - first)
-        done.append(replace(more, history=(*one.history, *more.history[1:])))
-    return min(done, key=lambda one: one.select)
+@dataclass
+class _Search:
+    """What every start is tuned with."""
 
+    calls: Calls
+    tune: Teacher
+    select: Teacher
+    settings: Settings
+    breakpoints: tuple[float, ...]
+    landings: Landings | None
+    floor: float
+    deadline: float
+    progress: Callable[[str, float], None]
 
-def scan(calls: Calls, nfe: int, pairs: Pairs, solvers: Sequence[str] = SOLVERS) -> list[Start]:
-    """Fixed solvers on fixed grids, those that have a tied form, the least error first.
+    def stop(self) -> bool:
+        return time.perf_counter() > self.deadline
 
-    Raises:
-        ValueError: if there is none, or the model is not finite.
-    """
-    process = calls.denoiser.process
-    found: dict[tuple[float, ...], Start] = {}
-    for solver, grid, final in itertools.product(solvers, GRIDS, ENDS):
-        options = "" if "grid=" in solver else f"grid={grid},final={final}"
-        spec = f"{solver}{',' if ':' in solver else ':'}{options}" if options else solver
-        try:
-            table = flatten(parse_spec(spec).build(process, nfe), process)
-        except ValueError:
-            continue  # a grid that this many calls cannot divide, two calls at a level
-        key = (*table.rho, *table.weights().flatten().tolist())
-        if table.rho[0] == process.rho_max and key not in found:
-            found[key] = Start(spec, table, _rms(calls, table, pairs))
-    if not found:
-        raise ValueError(f"no solver of {list(solvers)} has a tied form at {nfe} calls")
-    ordered = sorted(found.values(), key=lambda start: start.tune)
-    if not math.isfinite(ordered[0].tune):
-        raise ValueError(
-            "the runs of every fixed solver are not finite on these noises: check the denoiser "
-            "and its conditions"
-        )
-    return ordered
+    def pairs(self, table: Tied, teacher: Teacher) -> Pairs:
+        """The teacher's ends from where the table starts."""
+        if self.landings is None or not table.landed:
+            return Pairs.of(teacher)
+        return self.landings.pairs(table, teacher)
 
+    def objective(self, table: Tied, teacher: Teacher) -> Objective:
+        return Objective(self.pairs(table, teacher), self.settings.power, self.floor)
 
-def _starts(
-    calls: Calls, scanned: Sequence[Start], teacher: Teacher, settings: Settings
-) -> list[tuple[Family, Tied]]:
-    """Families and tables to polish from: least squares on the grids of the best fixed solvers."""
-    made = []
-    for start in scanned[: settings.starts]:
-        table = start.table
-        if settings.free == "grid":
-            rebuild = solver_on(start.spec, table.process)
-            made.append((Family(table, "grid", rebuild=rebuild), table))
-            continue
-        table = least_squares(calls, table, teacher, ridge=settings.ridge, band=settings.band)
-        made.append((Family(table, settings.free, settings.band), table))
-    return made
+    def starts(self, scanned: Sequence[Start]) -> list[tuple[Family, Tied]]:
+        """Families and tables to polish from: what least squares does best with."""
+        settings, made = self.settings, []
+        for start in scanned[: FITTED * settings.starts]:
+            table = start.table
+            if settings.free == "grid":
+                if table.history:
+                    continue  # the solver would have to be rebuilt above the landing too
+                rebuild = solver_on(start.spec, table.process, self.breakpoints)
+                family = Family(table, "grid", rebuild=rebuild, breakpoints=self.breakpoints)
+            else:
+                table = least_squares(
+                    self.calls, table, self.tune, ridge=settings.ridge, band=settings.band,
+                    pairs=self.pairs(table, self.tune), breakpoints=self.breakpoints,
+                )  # fmt: skip
+                family = Family(table, settings.free, settings.band, None, self.breakpoints)
+            goal = self.objective(table, self.select)
+            made.append((goal.loss(goal.squares(self.calls, table)), family, table))
+            if self.stop():
+                break
+        made.sort(key=lambda entry: entry[0])
+        self.progress("least squares", made[0][0])
+        return [(family, table) for _, family, table in made[: settings.starts]]
 
+    def best(self, starts: Sequence[tuple[Family, Tied]]) -> Polished:
+        """A few steps from every start, the rest from the better third."""
+        first = min(FIRST_STEPS, self.settings.steps)
+        found = [(family, self.polished(family, table, first)) for family, table in starts]
+        found.sort(key=lambda pair: pair[1].select)
+        done = [found[0][1]]
+        for family, one in found[: math.ceil(len(found) / 3)]:
+            more = self.polished(family, one.table, self.settings.steps - first)
+            done.append(replace(more, history=(*one.history, *more.history[1:])))
+        return min(done, key=lambda one: one.select)
 
-def solver_on(spec: str, process: NoiseProcess) -> Rebuild:
-    """From n + 1 ratios to the table of a solver there."""
-    known = parse_spec(spec)
-
-    def rebuild(rho: tuple[float, ...]) -> Tied:
-        grid = grid_from_rho(process, torch.tensor(rho, dtype=torch.float64).numpy())
-        return flatten(known.sampler.plan(grid, grid.nfe, known.options), process)
-
-    return rebuild
-
-
-def _rms(calls: Calls, table: Tied, pairs: Pairs) -> float:
-    return math.sqrt(float(Objective(pairs).squares(calls, table).mean()))
+    def polished(self, family: Family, table: Tied, steps: int) -> Polished:
+        goal, check = (self.objective(table, t) for t in (self.tune, self.select))
+        run = partial(polish, self.calls, family, table, goal, check)
+        found = run(steps=steps, batch=self.settings.batch, stop=self.stop)
+        self.progress("polish", found.select)
+        return found

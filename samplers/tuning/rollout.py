@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.samplers.run import levels
 from fewstep.samplers.tuning.family import Family
+from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.tied import Tied
 from fewstep.schedules.process import Array
 from fewstep.types import Denoiser, Level
@@ -40,7 +40,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: y at the nodes, data predictions, their combinations S, the end x."""
+    """One run: y at the nodes, data predictions (virtual ones first), their S, the end x."""
 
     y: list[Tensor]
     data: list[Tensor]
@@ -48,12 +48,12 @@ class Run:
     end: Tensor
 
 
-def run(denoiser: Calls, table: Tied, start: Tensor, cond: Any = None) -> Run:
-    """Runs a table from (n, ...) x / sigma at its first level."""
+def run(denoiser: Calls, table: Tied, pairs: Pairs) -> Run:
+    """Runs a table from where the pairs start."""
     weights, q = table.weights(), inverse(table)
-    y, data, mixed, at = [start], [], [], levels(table.plan())
+    y, data, mixed, at = [pairs.start], list(pairs.virtual), [], table.levels()
     for i in range(table.nfe):
-        data.append(denoiser(y[i] * at[i].sigma, at[i], cond))
+        data.append(denoiser(y[i] * at[i].sigma, at[i], pairs.cond))
         mixed.append(mix(weights[i], data))
         if i + 1 < table.nfe:
             y.append(y[i] + (q[i + 1] - q[i]) * mixed[i])
@@ -81,24 +81,21 @@ def mix(weights: Array, data: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def jacobian(
-    denoiser: Calls, family: Family, vector: Array, start: Tensor, cond: Any = None
-) -> tuple[Tensor, Tensor]:
+def jacobian(denoiser: Calls, family: Family, vector: Array, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """The end and its derivatives by the numbers of a family.
 
     Args:
         denoiser: counts calls.
         family: of the table.
         vector: (p,) its numbers.
-        start: (n, ...) x / sigma at the first level.
-        cond: of the samples: None, or tensors of length n, alone or as values of a dictionary.
+        pairs: n starts; conditions are None, or tensors of length n, alone or in a dictionary.
 
     Returns:
         (n, ...) the end and (p, n, ...) its derivatives; (p + 3) n calls a node at most.
     """
     table = family.table(vector)
-    base = run(denoiser, table, start, cond)
-    columns = _Tangents(denoiser, family, table, base, cond).columns()
+    base = run(denoiser, table, pairs)
+    columns = _Tangents(denoiser, family, table, base, pairs.cond).columns()
     chain = torch.as_tensor(family.chain(vector).T).to(columns)
     return base.end, torch.tensordot(chain, columns, dims=1)
 
@@ -108,14 +105,15 @@ class _Tangents:
 
     def __init__(self, denoiser: Calls, family: Family, table: Tied, base: Run, cond: Any) -> None:
         self.denoiser, self.table, self.base, self.cond = denoiser, table, base, cond
-        self.levels, self.q = levels(table.plan()), inverse(table)
+        self.levels, self.q = table.levels(), inverse(table)
+        self.above = len(table.history)  # outputs that no number moves
         self.nodes, self.pairs = family.nodes, family.touched
         self.size = self.nodes + len(self.pairs)
         # From which node on a number has a tangent; coefficients of step i move node i + 1.
         self.first = [*range(1, self.nodes + 1), *(i + 1 for i, _ in self.pairs)]
 
     def columns(self) -> Tensor:
-        base, n, weights = self.base, self.table.nfe, self.table.weights()
+        base, n, weights = self.base, self.table.nfe, self.table.weights()[:, self.above :]
         dy = base.y[0].new_zeros((self.size, *base.y[0].shape))
         moved: list[Tensor] = []
         for i in range(n):
@@ -123,7 +121,7 @@ class _Tangents:
             mixed = mix(weights[i], moved)
             for k, (step, j) in enumerate(self.pairs, self.nodes):
                 if step == i:
-                    mixed[k] += base.data[j] - base.data[i]
+                    mixed[k] += base.data[j] - base.data[self.above + i]
             if i + 1 == n:
                 break
             dy = dy + (self.q[i + 1] - self.q[i]) * mixed
@@ -157,7 +155,7 @@ class _Tangents:
         t = step * size / length.clamp_min(math.pow(torch.finfo(y.dtype).tiny, 0.25))
         x = (level.sigma * (y + t * dy)).flatten(0, 1)
         there = self.denoiser(x, level, tile(self.cond, count)).view_as(dy)
-        return (there - self.base.data[i]) / t
+        return (there - self.base.data[self.above + i]) / t
 
     def _by_level(self, i: int) -> Tensor:
         """d D(sigma y, rho) / d(ln rho) at fixed y."""

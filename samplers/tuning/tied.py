@@ -9,6 +9,9 @@ A constant D is solved exactly whatever c is, so tuning c cannot spoil what is e
 n - 1 nodes and n (n - 1) / 2 coefficients free: 14 numbers at n = 5, 35 at n = 8. It is
 DSS's with a diagonal of 1 - rest, and it holds every deterministic multistep solver: see
 :func:`fewstep.samplers.tuning.flatten.flatten`.
+
+A table that starts at the landing of a jump may also look back at what a Gaussian, not the network,
+predicts at levels above (:mod:`fewstep.samplers.warm`): the sum then goes over these outputs too.
 """
 
 import itertools
@@ -19,7 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewstep.samplers.plan import Evaluation, Op, Plan
+from fewstep.samplers.run import levels
 from fewstep.schedules.process import Array, NoiseProcess
+from fewstep.types import Level
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,10 @@ class Tied:
         process: the noise process.
         rho: n + 1 ratios sigma / alpha that fall strictly; the first may be inf, the last, which
             is the end, may be 0.
-        c: n rows; row i has i finite numbers, c[i][j] the weight of D_j - D_i in step i.
+        c: n rows; row i has h + i finite numbers, the weights of D_j - D_i in step i, those of the
+            outputs above first.
+        history: h ratios above the first one, falling, at which a Gaussian predicts the data.
+        landed: whether a Gaussian's jump leads to the first ratio.
 
     Raises:
         ValueError: for ratios that do not fall, or coefficients of another number or not finite.
@@ -39,18 +47,21 @@ class Tied:
     process: NoiseProcess
     rho: tuple[float, ...]
     c: tuple[tuple[float, ...], ...]
+    history: tuple[float, ...] = ()
+    landed: bool = False
 
     def __post_init__(self) -> None:
-        falls = all(a > b for a, b in itertools.pairwise(self.rho))
+        falls = all(a > b for a, b in itertools.pairwise((*self.history, *self.rho)))
         if len(self.rho) < 2 or not falls or not self.rho[-1] >= 0:
             raise ValueError(
                 f"a tied table needs at least 2 ratios that fall strictly to 0 or above, got "
-                f"{self.rho}: sort them, and drop repeats"
+                f"{(*self.history, *self.rho)}: sort them, and drop repeats"
             )
-        sizes = [len(row) for row in self.c]
-        if sizes != list(range(self.nfe)):
+        sizes, first = [len(row) for row in self.c], len(self.history)
+        if sizes != list(range(first, first + self.nfe)):
             raise ValueError(
-                f"row i of c needs i numbers for i = 0 .. {self.nfe - 1}, got rows of {sizes}"
+                f"row i of c needs {first} + i numbers for i = 0 .. {self.nfe - 1}, got rows of "
+                f"{sizes}"
             )
         if not all(math.isfinite(value) for row in self.c for value in row):
             raise ValueError(f"the coefficients of a tied table must be finite, got {self.c}")
@@ -61,22 +72,32 @@ class Tied:
         return len(self.rho) - 1
 
     @classmethod
-    def from_matrix(cls, process: NoiseProcess, rho: Sequence[float], c: Array) -> "Tied":
-        """From ratios and a matrix (n, n) of which the part below the diagonal is read."""
-        rows = tuple(tuple(float(v) for v in c[i, :i]) for i in range(len(rho) - 1))
-        return cls(process, tuple(float(v) for v in rho), rows)
+    def from_matrix(
+        cls, process: NoiseProcess, rho: Sequence[float], c: Array, history: Sequence[float] = (),
+        landed: bool = False,
+    ) -> "Tied":  # fmt: skip
+        """From ratios and a matrix (n, h + n) of which row i gives its first h + i numbers."""
+        above, first = tuple(float(v) for v in history), len(history)
+        rows = tuple(tuple(float(v) for v in row[: first + i]) for i, row in enumerate(c))
+        return cls(process, tuple(float(v) for v in rho), rows, above, landed)
+
+    def moved(self, rho: Sequence[float], c: Array) -> "Tied":
+        """The table with other nodes and coefficients."""
+        return self.from_matrix(self.process, rho, c, self.history, self.landed)
 
     def weights(self) -> Array:
-        """(n, n) float64; row i holds the weights of D_0 .. D_i in S_i, which sum to 1."""
-        matrix = np.zeros((self.nfe, self.nfe))
+        """(n, h + n) float64; row i has the weights of the outputs up to D_i in S_i; sums are 1."""
+        matrix = self.matrix()
         for i, row in enumerate(self.c):
-            matrix[i, :i] = row
-            matrix[i, i] = 1 - sum(row)
+            matrix[i, len(row)] = 1 - sum(row)
         return matrix
 
     def matrix(self) -> Array:
-        """(n, n) float64 with c below the diagonal and zeros elsewhere."""
-        return np.tril(self.weights(), -1)
+        """(n, h + n) float64 with the rows of c, and zeros behind them."""
+        matrix = np.zeros((self.nfe, len(self.history) + self.nfe))
+        for i, row in enumerate(self.c):
+            matrix[i, : len(row)] = row
+        return matrix
 
     def transfers(self) -> list[tuple[float, float]]:
         """(a, b) of every step in x_{i+1} = a x_i + b S_i."""
@@ -87,15 +108,26 @@ class Tied:
             pairs.append((float(sigma[i + 1] / sigma[i]), float(alpha[i + 1]) * (1 - r)))
         return pairs
 
+    def levels(self) -> list[Level]:
+        """Where the network is called."""
+        return levels(self.plan(), len(self.history))
+
     def plan(self, name: str = "tied") -> Plan:
-        """The table for ``sample``, a scheduler or a file: one op ``x <- a x + sum w_j H[j]``."""
-        rho = np.array(self.rho)
+        """The table for ``sample``, a scheduler or a file: one op ``x <- a x + sum w_j H[j]``.
+
+        Rows of history only push their output; ``provenance["history"]`` is their number.
+        """
+        rho, first = np.array((*self.history, *self.rho)), len(self.history)
         alpha, sigma = self.process.from_rho(rho)
         time = self.process.time(rho[:-1])
-        rows = []
+        ops = [Op("x", c_x=1.0)] * first
         for i, ((a, b), weights) in enumerate(zip(self.transfers(), self.weights(), strict=True)):
-            op = Op("x", c_x=a, w=tuple(float(b * w) for w in weights[i::-1]))
-            level = float(time[i]), float(alpha[i]), float(sigma[i])
-            rows.append(Evaluation(*level, ops=(op,)))
-        end = float(alpha[-1]), float(sigma[-1])
-        return Plan(tuple(rows), end, self.process.identity(), name)
+            ops.append(Op("x", c_x=a, w=tuple(float(b * w) for w in weights[first + i :: -1])))
+        rows = tuple(
+            Evaluation(float(time[k]), float(alpha[k]), float(sigma[k]), ops=(op,))
+            for k, op in enumerate(ops)
+        )
+        return Plan(
+            rows, (float(alpha[-1]), float(sigma[-1])), self.process.identity(), name,
+            {"landing": self.rho[0], "history": first} if self.landed else {},
+        )  # fmt: skip

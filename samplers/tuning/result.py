@@ -1,0 +1,43 @@
+"""What tuning gives back."""
+
+from dataclasses import dataclass
+
+from fewstep.samplers.plan import Plan
+from fewstep.samplers.tuning.polish import Entry
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found.
+
+    Attributes:
+        plan: the tuned one, or the start if nothing was gained.
+        start: the fixed solver it is compared with, the best of a scan.
+        spec: of the start.
+        family: what kind of numbers were tuned.
+        improved: whether ``plan`` is another than the start.
+        size: how many numbers were free.
+        tune, select: root mean square errors of ``plan`` on the two sets of noises.
+        select_before: that of the start on the selection noises.
+        history: losses of the steps that led to ``plan``, before the first and after each.
+        calls: network calls for each tuning noise, those of the scan included.
+        seconds: that it took.
+    """
+
+    plan: Plan
+    start: Plan
+    spec: str
+    family: str
+    improved: bool
+    size: int
+    tune: float
+    select: float
+    select_before: float
+    history: tuple[Entry, ...]
+    calls: float
+    seconds: float
+
+    @property
+    def landing(self) -> float | None:
+        """sigma / alpha where a jump lands; None for a plan that starts as usual."""
+        return self.plan.provenance.get("landing")
