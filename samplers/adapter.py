@@ -108,8 +108,10 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         Raises:
             ValueError: if there is no such entry.
         """
-        if self.plan is not None and not 0 <= begin_index < self.plan.nfe:
-            raise ValueError(f"begin_index must lie in 0 .. {self.plan.nfe - 1}, got {begin_index}")
+        if self.plan is not None and not 0 <= begin_index < self.plan.calls:
+            raise ValueError(
+                f"begin_index must lie in 0 .. {self.plan.calls - 1}, got {begin_index}"
+            )
         self._position.begin = begin_index
 
     def __len__(self) -> int:
@@ -160,30 +162,32 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         return entry.plan(grid, nfe, entry.taken(config))
 
     def _adopt(self, plan: Plan, process: NoiseProcess, device: torch.device | str | None) -> None:
-        rows = plan.evaluations
+        rows = plan.evaluations[plan.history :]
         config = settings.live(self.config)
         self._sigma_data = settings.sigma_data_of(config)
         self._learned_variance = config.get("variance_type") in ("learned", "learned_range")
-        self._executor, self._offset = self._run(plan), 0
+        self._executor, self._offset = self._run(plan), -plan.history
         vars(self).update(training_tables(process))
-        self.plan, self.num_inference_steps = plan, plan.nfe
+        self.plan, self.num_inference_steps = plan, plan.calls
         self.timesteps = torch.tensor(
             [row.time for row in rows], dtype=torch.float32, device=device
         )
-        self.sigmas = torch.tensor(plan.sigmas(isinstance(process, Flow)), dtype=torch.float32)
+        sigmas = plan.sigmas(isinstance(process, Flow))[plan.history :]
+        self.sigmas = torch.tensor(sigmas, dtype=torch.float32)
         self._position = Position(self.timesteps)
 
     def _run(self, plan: Plan) -> Executor:
-        config = settings.live(self.config)
+        config, threshold = settings.live(self.config), None
         prediction = Prediction(config["prediction_type"], self._sigma_data)
-        threshold = None
         if config["thresholding"]:
             ratio, cap = config["dynamic_thresholding_ratio"], config["sample_max_value"]
             threshold = DynamicThreshold(ratio, cap)
         return Executor(plan, prediction, threshold=threshold)
 
-    def _begin(self, index: int) -> None:
+    def _begin(self, index: int, sample: Tensor) -> None:
         """Starts a trajectory at an entry, where multistep methods have no history yet."""
+        if not index:
+            return
         assert self.plan is not None
         plan = tail(
             self.plan, index, lambda g, n: self._rebuild(mark(g, self.breakpoints), n), self.process
@@ -199,7 +203,7 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         scale = self._sigma_data
         if scale is None or self.plan is None:
             return sample
-        sigma = self.plan.evaluations[self._position.peek(timestep)].sigma
+        sigma = self.plan.evaluations[self.plan.history + self._position.peek(timestep)].sigma
         return torch.mul(sample, 1 / (sigma**2 + scale**2) ** 0.5)
 
     def step(
@@ -229,10 +233,9 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         if self._executor is None:
             raise ValueError("call set_timesteps(n) before step()")
         index = self._position.take(timestep)
-        if self._position.fresh and index:
-            self._begin(index)
+        if self._position.fresh:
+            self._begin(index, sample)
         index -= self._offset
-
         draws = self._executor.draws[index]
         draw = noise_source(draws, len(sample), generator, variance_noise)
         if self._learned_variance:  # its channels follow those of the mean, and no solver uses it
@@ -247,7 +250,7 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
     def facts(self, start: int = 0) -> RunFacts:
         """What guidance may know of a run from an entry of ``timesteps`` on."""
         assert self.plan is not None
-        return run.facts(self.plan, start)
+        return run.facts(self.plan, self.plan.history + start)
 
     def clone(self) -> Self:
         """An independent scheduler of the same settings (one per thread or trajectory)."""

@@ -36,7 +36,8 @@ class BatchedPlan:
         draws: the most noises that an evaluation adds.
 
     Raises:
-        ValueError: if the output cannot be converted at some level.
+        ValueError: if the output cannot be converted at some level, or a Gaussian answers the first
+            rows.
     """
 
     def __init__(
@@ -49,6 +50,11 @@ class BatchedPlan:
     ) -> None:
         prediction = prediction or Prediction("sample")
         rows = plan.evaluations
+        if plan.history:
+            raise ValueError(
+                f"a Gaussian answers the first {plan.history} rows of the plan {plan.name!r}, and "
+                "a batched plan calls the network at each: use a plan without such a start"
+            )
         depth = max([1, *(len(op.w) for row in rows for op in row.ops)])
         self.draws = max(sum(op.nu != 0 for op in row.ops) for row in rows)
         matrices = np.stack([_matrix(row, prediction, depth, self.draws) for row in rows])

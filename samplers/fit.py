@@ -19,7 +19,7 @@ from fewstep.samplers.plan import Plan
 from fewstep.samplers.ratios import Compensation
 from fewstep.samplers.run import levels, start_scale
 from fewstep.samplers.spec import parse_spec
-from fewstep.schedules.breaks import snap
+from fewstep.schedules.breaks import TOLERANCE, snap
 from fewstep.schedules.grids import Grid, grid_from_rho
 from fewstep.schedules.process import Array
 from fewstep.types import Denoiser, Guidance, Level
@@ -131,7 +131,7 @@ def _refined(grid: Grid, every: int) -> tuple[Grid, list[int]]:
     points, nodes = [ends[0]], []
     for start, end in itertools.pairwise(ends):
         low = least if end == 0 else end
-        if low < start:
+        if low < start * (1 - TOLERANCE):  # a last node on the least level is there by rounding
             points += np.linspace(start, low, every + 1)[1:].tolist()
         if end == 0:
             points.append(0.0)

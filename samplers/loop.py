@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from fewstep.samplers.execute import Executor
+from fewstep.samplers.gaussian import Gaussian
 from fewstep.samplers.plan import Plan
+from fewstep.samplers.recompute import recomputed
 from fewstep.samplers.registry import build_plan
 from fewstep.samplers.run import enter, facts, levels, seeded_noise, start_scale
+from fewstep.samplers.tuned_files import load_start
+from fewstep.samplers.warm import fill_history, with_start
 from fewstep.schedules.process import NoiseProcess
 from fewstep.types import Denoiser, Guidance, RunHook
 
@@ -47,13 +51,14 @@ def sample(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
+    differentiable: bool = False,
 ) -> Tensor:
     """Draws samples with ``nfe`` calls of the denoiser.
 
     Args:
         denoiser: the model, with its noise process.
-        sampler: a spec (``"unipc"``, ``"dpmpp:order=3,grid=karras"``), a plan, the path of one, or
-            one of our schedulers.
+        sampler: a spec (``"unipc"``, ``"dpmpp:order=3,grid=karras"``), a plan, the path of one (a
+            file or a folder, see :mod:`fewstep.samplers.tuned_files`), or one of our schedulers.
         nfe: network calls, >= 1; guidance may run several rows in a call. A hook that starts the
             run late saves the calls before.
         shape: (n, ...) of the result; needed unless ``noise`` is given.
@@ -64,13 +69,16 @@ def sample(
         seeds: n integers; every draw for sample i depends on seeds[i] alone. None: 0 .. n - 1.
         device, dtype: of the result; those of ``noise`` if None.
         callback: called with (evaluation, sample) after each evaluation.
+        differentiable: keep no activations of a call for the backward pass, which calls again: one
+            forward more each, and memory for the states alone. Gradients reach ``noise``, ``cond``
+            and the denoiser's parameters with and without it, where autograd is on.
 
     Returns:
         (n, ...) samples at the end of the plan.
 
     Raises:
-        ValueError: if the sampler does not fit the process, the guidance or a hook, or shape, noise
-            and seeds disagree.
+        ValueError: if the sampler does not fit the process, the guidance or a hook, shape, noise
+            and seeds disagree, or guidance cannot be called again (``differentiable``).
     """
     if noise is None and shape is None:
         raise ValueError("sample() needs shape=(n, ...) or noise=")
@@ -78,8 +86,8 @@ def sample(
     seeds = range(full[0]) if seeds is None else seeds
     if len(seeds) != full[0]:
         raise ValueError(f"{len(seeds)} seeds for {full[0]} samples; give one for each")
-    plan, scale = _planned(sampler, denoiser.process, nfe, guidance, hooks)
-    run = facts(plan)
+    plan, scale, hooks = _planned(sampler, denoiser.process, nfe, guidance, hooks, cond)
+    run = facts(plan, plan.history)
     if guidance is not None:
         guidance.check(run)
     if noise is None:
@@ -90,6 +98,7 @@ def sample(
         hook.check(run)
         x = hook.start(noise, x, run.levels[0])
     guided = denoiser if guidance is None else guidance.wrap(denoiser, seeds)
+    evaluate = recomputed(guided, guidance) if differentiable else guided
     draws = 0
 
     def draw(like: Tensor) -> Tensor:
@@ -98,10 +107,11 @@ def sample(
         return seeded_noise(seeds, like.shape[1:], draws, like.device, like.dtype)
 
     executor = Executor(plan)
+    fill_history(executor, x, hooks)
     for level in run.levels:
-        x0 = guided(x, level, cond)
-        x = executor.step(level.index, x0, x, draw)
-        if level.index + 1 == plan.nfe or run.levels[level.index + 1].step > level.step:
+        x0 = evaluate(x, level, cond)
+        x = executor.step(plan.history + level.index, x0, x, draw)
+        if level.index + 1 == plan.calls or run.levels[level.index + 1].step > level.step:
             for hook in hooks:
                 ancestors = hook.after_step(x, x0, level, seeds)
                 if ancestors is not None:
@@ -119,8 +129,9 @@ def _planned(
     nfe: int,
     guidance: Guidance | None,
     hooks: Sequence[RunHook],
-) -> tuple[Plan, float]:
-    """The plan of a run, which may start late, and the deviation of its start noise."""
+    cond: Any,
+) -> tuple[Plan, float, tuple[RunHook, ...]]:
+    """The plan of a run, which may start late, the deviation of its start noise, and its hooks."""
     starts = [hook.start_rho for hook in hooks if hook.start_rho is not None]
     if len(starts) > 1:
         raise ValueError(f"{len(starts)} hooks want to start the run late: pass one of them")
@@ -129,7 +140,17 @@ def _planned(
         plan = build_plan(sampler, process, nfe, breakpoints)
     else:
         plan = build_plan(_plan_of(sampler, nfe, breakpoints), process, nfe)
-    return enter(plan, starts[0], process, breakpoints) if starts else (plan, start_scale(plan))
+    hooks = with_start(plan, process, hooks, lambda: _gaussian_of(sampler), cond)
+    if starts:
+        return *enter(plan, starts[0], process, breakpoints), hooks
+    return plan, start_scale(plan), hooks
+
+
+def _gaussian_of(sampler: str | Path | Plan | Scheduler) -> Gaussian | None:
+    """What was saved with a plan, for its start."""
+    if isinstance(sampler, str | Path):
+        return load_start(sampler)
+    return getattr(sampler, "gaussian", None)
 
 
 def _plan_of(scheduler: Scheduler, nfe: int, breakpoints: tuple[float, ...]) -> Plan:

@@ -67,7 +67,7 @@ class Plan:
     """A validated table.
 
     Attributes:
-        evaluations: one entry per network call.
+        evaluations: one entry per network call, after those of a history if there is one.
         end: (alpha, sigma) of the result.
         process: the identity of the noise process that the numbers belong to.
         name: the spec that made it.
@@ -89,8 +89,18 @@ class Plan:
 
     @property
     def nfe(self) -> int:
-        """Number of network calls."""
+        """Number of evaluations: of network calls, but for a history from a Gaussian."""
         return len(self.evaluations)
+
+    @property
+    def history(self) -> int:
+        """First evaluations that a Gaussian answers (:mod:`fewstep.samplers.warm`)."""
+        return int(self.provenance.get("history", 0))
+
+    @property
+    def calls(self) -> int:
+        """Number of network calls."""
+        return self.nfe - self.history
 
     def sigmas(self, native: bool) -> list[float]:
         """sigma of every evaluation and of the end, or with native=False sigma / alpha."""
@@ -154,7 +164,10 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | Path) -> "Plan":
-        return cls.from_json(Path(path).read_text())
+        """The one plan of a file or folder (:mod:`fewstep.samplers.tuned_files`)."""
+        from fewstep.samplers.tuned_files import load_plan  # which makes plans itself
+
+        return load_plan(path)
 
     def save(self, path: str | Path) -> None:
         """Writes the table as JSON, whole or not at all."""
@@ -167,7 +180,7 @@ class Plan:
         return replace(self, name=name)
 
     def __str__(self) -> str:
-        lines = [f"{self.name or 'plan'}: {self.nfe} calls"]
+        lines = [f"{self.name or 'plan'}: {self.calls} calls"]
         for e, row in enumerate(self.evaluations):
             lines.append(
                 f"e{e:<3} t={round(row.time, 6):<9.4g} alpha={row.alpha:<9.4g} "

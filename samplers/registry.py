@@ -13,6 +13,7 @@ from fewstep.samplers.restart import restart, restart_steps
 from fewstep.samplers.sa import sa, sa_steps
 from fewstep.samplers.singlestep import rho_rk, singlestep
 from fewstep.samplers.spec import SAMPLERS, Sampler, parse_spec
+from fewstep.samplers.tuned_files import load_plan, names_file
 from fewstep.samplers.unipc import unipc
 from fewstep.schedules.breaks import warn_unsnapped
 from fewstep.schedules.process import NoiseProcess
@@ -66,7 +67,8 @@ def build_plan(
     """A plan from a spec, the path of a saved plan, or a plan.
 
     Args:
-        sampler: the spec, path or plan.
+        sampler: the spec, path or plan. A file or folder may hold several plans
+            (:mod:`fewstep.samplers.tuned_files`), of which the one of ``nfe`` calls is taken.
         process: the noise process of the model.
         nfe: network calls.
         breakpoints: ratios sigma / alpha where the denoiser may jump, as guidance that is switched
@@ -78,16 +80,15 @@ def build_plan(
             has too few nodes for the breakpoints.
         FileNotFoundError: if a path ends in .json and is not there.
     """
-    if isinstance(sampler, str | Path) and str(sampler).endswith(".json"):
-        if not Path(sampler).exists():
-            raise FileNotFoundError(f"no plan at {sampler}; `fewstep plan SPEC --save` writes one")
-        sampler = Plan.load(sampler)
     if not isinstance(sampler, Plan):
-        return parse_spec(str(sampler)).build(process, nfe, breakpoints)
-    if sampler.nfe != nfe:
-        raise ValueError(f"the plan {sampler.name!r} makes {sampler.nfe} calls, not {nfe}")
+        if not names_file(sampler):
+            return parse_spec(str(sampler)).build(process, nfe, breakpoints)
+        sampler = load_plan(sampler, nfe)
+    if sampler.calls != nfe:
+        raise ValueError(f"the plan {sampler.name!r} makes {sampler.calls} calls, not {nfe}")
     check_process(sampler, process)
-    warn_unsnapped(f"the plan {sampler.name!r}", sampler.sigmas(native=False), breakpoints)
+    called = sampler.sigmas(native=False)[sampler.history :]
+    warn_unsnapped(f"the plan {sampler.name!r}", called, breakpoints)
     return sampler
 
 

@@ -7,6 +7,7 @@ move. diffusers needs ``SchedulerMixin`` in the namespace of a scheduler's modul
 not to lie in a folder that is named like a pipeline of its own.
 """
 
+import json
 from typing import Any
 
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -18,6 +19,8 @@ from fewstep.samplers.plan import Plan
 from fewstep.samplers.registry import SAMPLERS, check_process
 from fewstep.samplers.restart_recipes import recipe
 from fewstep.samplers.settings import with_settings
+from fewstep.samplers.starts import GaussianStartMixin
+from fewstep.samplers.tuned_files import check_prediction
 from fewstep.schedules.breaks import warn_unsnapped
 from fewstep.schedules.grids import Grid
 
@@ -142,11 +145,12 @@ class DCSolver(PlanSchedulerMixin):
 
 
 @with_settings({**SAMPLERS["ipndm"].options(), "plans": None})
-class PlanScheduler(PlanSchedulerMixin):
+class PlanScheduler(GaussianStartMixin):
     """Runs stored plans; without any it is :class:`IPNDM`.
 
     ``plans`` are the tables of plans (``Plan.table()``) of different numbers of calls, for the
-    noise process of this config; ``set_timesteps(n)`` takes the one that makes n calls.
+    noise process of this config; ``set_timesteps(n)`` takes the one that makes n calls. A plan that
+    starts from a Gaussian runs on ``latents = scheduler.start(noise)``.
     """
 
     sampler = "ipndm"
@@ -157,8 +161,18 @@ class PlanScheduler(PlanSchedulerMixin):
         register(plans=tables or None)  # JSON only, so that it can be saved
         super()._setup()
 
+    def __repr__(self) -> str:
+        shown = json.loads(self.to_json_string())
+        if shown.get("plans"):  # whole tables would fill pages
+            shown["plans"] = [f"{p.name}: {p.calls} calls" for p in self._held().values()]
+        config = json.dumps(shown, indent=2, sort_keys=True)
+        return f"{type(self).__name__} {config}\ngrid: {self.grid_reason}"
+
     def _stored(self) -> list[Any]:
         return list(settings.live(self.config)["plans"] or ())
+
+    def _held(self) -> dict[int, Plan]:
+        return {plan.calls: plan for plan in map(Plan.from_table, self._stored())}
 
     def _planned(
         self, count: int | None, timesteps: Any, sigmas: Any, mu: float | None
@@ -166,10 +180,10 @@ class PlanScheduler(PlanSchedulerMixin):
         """The stored plan of that many calls; it has its own levels, which ``mu`` does not move.
 
         Raises:
-            ValueError: if no stored plan makes that many calls, it belongs to another noise
-                process, or levels are given beside it.
+            ValueError: if no stored plan makes that many calls, it belongs to another noise process
+                or prediction type, or levels are given beside it.
         """
-        plans = {plan.nfe: plan for plan in map(Plan.from_table, self._stored())}
+        plans = self._held()
         if not plans:
             return super()._planned(count, timesteps, sigmas, mu)
         if timesteps is not None or sigmas is not None or count not in plans:
@@ -180,8 +194,9 @@ class PlanScheduler(PlanSchedulerMixin):
             )
         plan = plans[count]
         check_process(plan, self.process)
+        check_prediction(plan, settings.live(self.config)["prediction_type"])
         what = f"the stored plan {plan.name!r}"
-        warn_unsnapped(what, plan.sigmas(native=False), self.breakpoints)
+        warn_unsnapped(what, plan.sigmas(native=False)[plan.history :], self.breakpoints)
         return plan, None, what
 
 

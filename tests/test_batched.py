@@ -8,6 +8,7 @@ from fewstep.samplers import SAMPLERS, build_plan
 from fewstep.samplers.convert import Prediction
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.plan import Plan
+from fewstep.samplers.warm import warm_plan
 from fewstep.schedules import Flow, discrete_vp
 
 SPECS = [*SAMPLERS, "dpmpp:tau=1", "sa:evaluate=pece", "sa:mode=more_steps", "unipc:order=4"]
@@ -79,3 +80,8 @@ def test_noise_that_is_needed_is_asked_for() -> None:
     state = batched.start(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"pass noise of shape \(n, 1, \.\.\.\)"):
         batched.step(state, torch.tensor([0, 1]), state[:, 0])
+
+
+def test_plans_with_a_history_are_refused() -> None:
+    with pytest.raises(ValueError, match="a Gaussian answers the first 2 rows"):
+        BatchedPlan(warm_plan("dpmpp", discrete_vp("linear"), 4, 3.0, 2))

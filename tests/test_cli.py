@@ -203,7 +203,7 @@ MISTAKES = {
     "folder": (["bench", "--problem", "mix8", "--out", "/dev/null/x"], "choose another folder"),
     "missing plan": (["bench", "--problem", "mix8", "-s", "gone.json"], "no plan at gone.json"),
     "not a plan": (["plan", "broken.json"], "not a fewstep plan"),
-    "plan of another process": (["plan", "edm.json", "--nfe", "4"], "another noise process"),
+    "plan of another process": (["plan", "edm.json", "--process", "edm"], "another noise process"),
     "class": (["sample", "--classes", "1,10"], "classes are 0 to 9, got 10"),
     "picture": (["sample", "--out", "grid.txt"], "must name a .png file"),
     "save": (["plan", "ddim", "--save", "plan.txt"], "must name a .json file"),

@@ -180,3 +180,11 @@ def test_bad_arguments(arguments: dict, message: str) -> None:
     given = {"noises": noises(4, 1), "nfe": 5, "progress": False, **arguments}
     with pytest.raises(ValueError, match=message):
         fit_compensation(mixture(), **given)
+
+
+@pytest.mark.parametrize("grid", ["karras", "logsnr", "tan"])
+def test_grids_whose_last_node_is_the_least_level(grid: str) -> None:
+    found = fit_compensation(
+        mixture(), noises(10, 1), 5, sampler=f"unipc:grid={grid}", progress=False
+    )
+    assert found.after <= found.before

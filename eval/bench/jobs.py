@@ -1,6 +1,7 @@
 """What a benchmark runs: one job for each sampler and number of calls."""
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,11 @@ from fewstep.eval.problems import Problem
 from fewstep.guidance import Expression
 from fewstep.models.ode import reference_solution
 from fewstep.samplers import SAMPLERS, Plan, build_plan, parse_spec, sample
+from fewstep.samplers.class_gaussians import TENSORS, ClassGaussians
+from fewstep.samplers.gaussian import GaussianFit
 from fewstep.samplers.loop import facts
+from fewstep.samplers.tuned_files import load_plans, load_start, names_file, warn_other_model
+from fewstep.samplers.warm import start_hooks
 from fewstep.schedules import NoiseProcess, discrete_vp
 
 DOPRI5_TOLERANCE = 1e-3
@@ -60,7 +65,7 @@ def split_specs(values: Iterable[str]) -> list[str]:
     specs: dict[str, None] = {}
     for value in values:
         # A path may hold spaces; only plans are paths.
-        whole = value.endswith(".json") and len(value) < 4096 and Path(value).is_file()
+        whole = names_file(value) and os.path.exists(value)
         for spec in [value] if whole else re.split(r"[;\s]+(?![^\[]*\])", value.strip()):
             if spec == "all":
                 specs.update(dict.fromkeys(all_specs()))
@@ -93,7 +98,7 @@ def make_jobs(
     nfe: Sequence[int],
     guidance: Expression | None = None,
 ) -> list[Job]:
-    """Jobs for specs, paths of saved plans (at their own number of calls) and ``dopri5``.
+    """Jobs for specs, paths of saved plans (at their own numbers of calls) and ``dopri5``.
 
     Raises:
         ValueError: if one of them cannot be built for the process and a number of calls, or does
@@ -106,9 +111,11 @@ def make_jobs(
     for spec in specs:
         if spec.partition(":")[0] == "dopri5":
             jobs.append(_adaptive(spec, guidance))
-        elif spec.endswith(".json"):
-            plan = Plan.load(_existing(spec))
-            jobs.append(_planned(Path(spec).name, plan, process, plan.nfe, guidance))
+        elif names_file(spec):
+            jobs += [
+                _planned(Path(spec).name, plan, process, plan.calls, guidance, load_start(spec))
+                for plan in load_plans(spec)
+            ]
         else:
             parsed = str(parse_spec(spec))
             jobs += [_planned(parsed, spec, process, n, guidance) for n in nfe]
@@ -126,7 +133,7 @@ def guided_plan(
     if guidance is None:
         return build_plan(sampler, process, nfe)
     plan = build_plan(sampler, process, nfe, guidance.breakpoints())
-    guidance.check(facts(plan))
+    guidance.check(facts(plan, plan.history))
     return plan
 
 
@@ -140,6 +147,13 @@ def plan_digest(plan: Plan) -> str:
 def process_digest(process: NoiseProcess) -> str:
     """SHA-256 of a noise process."""
     return digest([json.dumps(process.identity(), sort_keys=True)])
+
+
+def warn_of_strangers(specs: Iterable[str], problem: Problem) -> None:
+    """Warns of saved plans that were tuned on another model."""
+    for spec in filter(names_file, specs):
+        for plan in load_plans(spec):
+            warn_other_model(plan, problem.fingerprint)
 
 
 def make_peer_jobs(
@@ -178,26 +192,25 @@ def _unit(problem: Problem, batch: Batch) -> tuple[Tensor, Tensor | None]:
     return batch.noise / problem.start_scale, batch.labels
 
 
-def _existing(path: str) -> str:
-    if not Path(path).exists():
-        raise FileNotFoundError(f"no plan at {path}; `fewstep plan SPEC --nfe N --save` writes one")
-    return path
-
-
 def _planned(
-    label: str, sampler: str | Plan, process: NoiseProcess, nfe: int, guidance: Expression | None
-) -> Job:
+    label: str, sampler: str | Plan, process: NoiseProcess, nfe: int,
+    guidance: Expression | None, fit: GaussianFit | ClassGaussians | None = None,
+) -> Job:  # fmt: skip
     plan = guided_plan(sampler, process, nfe, guidance)
+    start_hooks(plan, process, fit)  # raises before anything is sampled
 
     @torch.no_grad()
     def run(problem: Problem, batch: Batch, meter: Meter) -> Tensor:
         noise, labels = _unit(problem, batch)
         return sample(
-            problem.denoiser, plan, plan.nfe, noise=noise, cond=labels, guidance=meter,
-            seeds=batch.seeds,
+            problem.denoiser, plan, plan.calls, noise=noise, cond=labels, guidance=meter,
+            seeds=batch.seeds, hooks=start_hooks(plan, process, fit, labels),
         )  # fmt: skip
 
-    return Job(label, plan.nfe, run, plan_digest(plan))
+    parts: list[str | Tensor] = [plan_digest(plan)]
+    fits = fit.fits if isinstance(fit, ClassGaussians) else (fit,) if fit else ()
+    parts += [getattr(one, name) for one in fits for name in TENSORS]
+    return Job(label, plan.calls, run, digest(parts) if fits else plan_digest(plan))
 
 
 def _adaptive(spec: str, guidance: Expression | None) -> Job:

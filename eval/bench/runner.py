@@ -19,7 +19,13 @@ from torch import Tensor
 
 from fewstep.eval.bench.collect import collect
 from fewstep.eval.bench.guides import read_guidance, split_guidance
-from fewstep.eval.bench.jobs import make_jobs, make_peer_jobs, process_digest, split_specs
+from fewstep.eval.bench.jobs import (
+    make_jobs,
+    make_peer_jobs,
+    process_digest,
+    split_specs,
+    warn_of_strangers,
+)
 from fewstep.eval.bench.setup import EXACT, Bench, compiled
 from fewstep.eval.bench.sweeps import resolved, save_sweep
 from fewstep.eval.bench.units import Case, UnitRun, Work, warm_up
@@ -100,6 +106,7 @@ def prepare(bench: Bench, device: str) -> Work:
         reference = load_reference(bench.ref or "fashion", extractor, features=wanted)
     _check_metrics(bench, problem, bool(extractor))
     sampled = compiled(problem) if bench.compile else problem
+    warn_of_strangers(split_specs(bench.samplers), problem)
     cases, nfe = [], sorted(set(bench.nfe))
     for text in split_guidance(bench.guidance):
         guidance = read_guidance(text, sampled)

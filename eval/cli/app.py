@@ -18,6 +18,7 @@ from fewstep.eval.cli.bench import bench
 from fewstep.eval.cli.calc import calc, convert, export, ref, verify
 from fewstep.eval.cli.gen import gen
 from fewstep.eval.cli.report import report
+from fewstep.eval.cli.tune import tune
 
 app = typer.Typer(
     add_completion=False,
@@ -45,8 +46,8 @@ def _common(
     pass
 
 
-for _command in (bench, sample, plan, gen, ref, calc, verify, export, convert, report, overhead,
-                 doctor):  # fmt: skip
+for _command in (bench, sample, plan, tune, gen, ref, calc, verify, export, convert, report,
+                 overhead, doctor):  # fmt: skip
     app.command()(_command)
 app.command("list")(list_)
 

@@ -36,34 +36,45 @@ def list_() -> None:
 
 
 def plan(
-    spec: Annotated[str, typer.Argument(help="As in `dpmpp:order=3,grid=karras`.")],
-    nfe: Annotated[int, typer.Option(help="Network calls.")] = 10,
+    spec: Annotated[
+        str, typer.Argument(help="As in `dpmpp:order=3,grid=karras`, or a saved plan.")
+    ],
+    nfe: Annotated[
+        int | None, typer.Option(help="Network calls; 10 for a spec, those of a saved plan.")
+    ] = None,
     process: Annotated[
-        str, typer.Option(help="`vp-linear`, `vp-scaled`, `vp-cosine`, `edm` or `flow`.")
-    ] = "vp-linear",
+        str | None,
+        typer.Option(
+            help="`vp-linear` (default of a spec), `vp-scaled`, `vp-cosine`, `edm` or `flow`."
+        ),
+    ] = None,
     problem: Annotated[str | None, typer.Option(help="Take this problem's process.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the plan as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw levels and weights as a PNG.")] = None,
 ) -> None:
-    """Prints a sampler as the table of numbers that it is.
+    """Prints a sampler as the table of numbers that it is; a tuned one beside its start.
 
     Example: `fewstep plan unipc:order=2 --nfe 8 --process flow --save unipc8.json`
     """
-    from fewstep.eval.commands.basic import show_plan
+    from fewstep.eval.commands.plans import show_plan
 
-    show_plan(spec, nfe, process, problem, save)
+    show_plan(spec, nfe, process, problem, save, plot)
 
 
 def overhead(
     repeats: Annotated[int, typer.Option(help="Runs of each schedule; medians are shown.")] = 15,
+    device: Device = "auto",
 ) -> None:
     """Times a `step()` of our schedulers beside diffusers', and guidance beside its network."""
+    from fewstep.eval.processes import resolve_device
     from fewstep.eval.studies.guided_overhead import show_guided_overhead
     from fewstep.eval.studies.overhead import show_overhead
 
     if repeats < 1:
         raise ValueError(f"--repeats must be at least 1, got {repeats}")
-    show_overhead(repeats)
-    show_guided_overhead(repeats)
+    device = resolve_device(device)
+    show_overhead(repeats, device)
+    show_guided_overhead(repeats, device)
 
 
 def doctor() -> None:

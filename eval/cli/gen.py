@@ -79,16 +79,14 @@ def gen(
 
 def _sampler(text: str, nfe: int | None) -> dict[str, Any]:
     """The sampler and its calls, of a saved plan whole."""
-    if not text.endswith(".json"):
+    from fewstep.samplers.tuned_files import load_plan, names_file
+
+    if not names_file(text):
         if nfe is None:
             raise ValueError(f"--nfe is needed with a spec, got {text!r} alone; as in --nfe 8")
         return {"sampler": text, "nfe": nfe}
-    from fewstep.samplers import Plan
-
-    if not Path(text).is_file():
-        raise FileNotFoundError(f"no plan at {text}; `fewstep plan SPEC --nfe N --save` writes one")
-    plan = Plan.load(text)
-    return {"sampler": plan.table(), "nfe": plan.nfe if nfe is None else nfe}
+    plan = load_plan(text, nfe)
+    return {"sampler": plan.table(), "nfe": plan.calls if nfe is None else nfe}
 
 
 def _built(given: dict[str, Any], device: str) -> "tuple[Recipe, Generation]":

@@ -17,7 +17,6 @@ from fewstep.eval.bench.guides import Meter, read_guidance
 from fewstep.eval.bench.jobs import guided_plan
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.sweeps import Sweep
-from fewstep.eval.commands.lists import PROCESSES
 from fewstep.eval.problems import load_problem
 from fewstep.eval.processes import launched, resolve_device
 from fewstep.eval.reports.results import PEER_PREFIX, Results, check_writable, metric_entry
@@ -25,9 +24,9 @@ from fewstep.eval.reports.summary import without_reference
 from fewstep.eval.reports.tables import best_of_grids, costs, subject
 from fewstep.eval.reports.titles import metric_title
 from fewstep.models import data
-from fewstep.samplers import build_plan
 from fewstep.samplers import sample as draw_samples
-from fewstep.schedules import NoiseProcess
+from fewstep.samplers.tuned_files import load_start, warn_other_model
+from fewstep.samplers.warm import start_hooks
 
 
 def run_and_report(sweep: Sweep) -> None:
@@ -120,6 +119,8 @@ def draw(drawing: Drawing, out: Path) -> None:
     problem = load_problem("fashion", device)
     guidance = read_guidance(drawing.guidance, problem).expression
     plan = guided_plan(drawing.sampler, problem.process, drawing.nfe, guidance)
+    warn_other_model(plan, problem.fingerprint)
+    fit = load_start(drawing.sampler)
     across, rows_made = len(drawing.classes), 0
     chosen = torch.tensor(drawing.classes, device=device)
     noise, images = problem.initial_noise(drawing.n, drawing.seed), []
@@ -129,13 +130,13 @@ def draw(drawing: Drawing, out: Path) -> None:
         seeds = [drawing.seed * 2**32 + 2**24 + start + i for i in range(len(rows))]
         with torch.no_grad():
             x = draw_samples(
-                problem.denoiser, plan, plan.nfe, noise=rows, cond=labels, guidance=meter,
-                seeds=seeds,
+                problem.denoiser, plan, plan.calls, noise=rows, cond=labels, guidance=meter,
+                seeds=seeds, hooks=start_hooks(plan, problem.process, fit, labels),
             )  # fmt: skip
         images.append(x.cpu())
         rows_made += meter.counters.rows
     _write_columns(torch.cat(images), drawing, out)
-    cost = f"{plan.nfe} calls, {rows_made / drawing.n:g} forward rows an image"
+    cost = f"{plan.calls} calls, {rows_made / drawing.n:g} forward rows an image"
     print(f"{out}: {drawing.n} images, {plan.name}, {cost}")
 
 
@@ -154,25 +155,3 @@ def _write_columns(images: torch.Tensor, drawing: Drawing, out: Path) -> None:
         rows = {" " * i: line for i, line in enumerate(lines)}
         draw_images(path, rows, title=title, columns=names)
         os.replace(path, out)
-
-
-def show_plan(spec: str, nfe: int, process: str, problem: str | None, save: Path | None) -> None:
-    """Prints a plan, and saves it as JSON if asked to."""
-    plan = build_plan(spec, _process(process, problem), nfe)
-    if save is not None:
-        check_writable(save.parent)
-        if save.suffix != ".json" or save.is_dir():
-            raise ValueError(f"--save must name a .json file, got {save}")
-        with tempfile.TemporaryDirectory(dir=save.parent, prefix=".unfinished-") as folder:
-            path = Path(folder) / "plan.json"
-            path.write_text(plan.to_json() + "\n")
-            os.replace(path, save)
-    print(plan)
-
-
-def _process(name: str, problem: str | None) -> NoiseProcess:
-    if problem is not None:
-        return load_problem(problem).process
-    if name not in PROCESSES:
-        raise ValueError(f"unknown process {name!r}; known: {', '.join(PROCESSES)}")
-    return PROCESSES[name]()

@@ -12,6 +12,7 @@ from fewstep.eval.networks.extractors import load_extractor
 from fewstep.eval.problems import Problem, ProblemDtype, load_problem
 from fewstep.eval.processes import resolve_device
 from fewstep.samplers import Plan
+from fewstep.samplers.tuned_files import names_file
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Recipe:
     def of(cls, run: Generation) -> "Recipe":
         """As far as a run can tell: prompts and dtype of a pipeline are not known."""
         given = run.sampler
-        spec = None if isinstance(given, Plan) or given.endswith(".json") else given
+        spec = None if isinstance(given, Plan) or names_file(given) else given
         return cls(
             run.problem.name, spec or run.plan.table(), run.nfe, seeds_text(run.seeds),
             run.guidance, run.classes, run.unit_size, run.keep,

@@ -29,6 +29,7 @@ from fewstep.eval.networks.micro_batches import strict_float32
 from fewstep.eval.problems import Problem
 from fewstep.guidance.context import Draws
 from fewstep.samplers import Plan, sample
+from fewstep.samplers.tuned_files import warn_other_model
 
 FORMAT = 2
 Classes = Literal["uniform", "turn"]
@@ -120,7 +121,14 @@ class Generation:
     def plan(self) -> Plan:
         """The sampler's table under the guidance."""
         expression = self._guidance.expression
-        return guided_plan(self.sampler, self.problem.process, self.nfe, expression)
+        plan = guided_plan(self.sampler, self.problem.process, self.nfe, expression)
+        if "landing" in plan.provenance:
+            raise ValueError(
+                f"the plan {plan.name!r} starts from a Gaussian, which a run's settings cannot "
+                "keep: use fewstep bench, or a plan without one"
+            )
+        warn_other_model(plan, self.problem.fingerprint)
+        return plan
 
     @property
     def config(self) -> dict[str, Any]:
@@ -142,7 +150,7 @@ class Generation:
             "num_classes": problem.num_classes,
             "dtype": str(problem.dtype),
             "sampler": self.plan.name,
-            "nfe": self.plan.nfe,
+            "nfe": self.plan.calls,
             "sigmas": self.plan.sigmas(native=True),
             "plan": plan_digest(self.plan),
             "guidance": self._guidance.text,
@@ -176,7 +184,7 @@ class Generation:
         with strict_float32(torch.device(problem.device)):
             with clock.phase("solver"):
                 x = sample(
-                    clock.timed(problem.denoiser), self.plan, self.plan.nfe,
+                    clock.timed(problem.denoiser), self.plan, self.plan.calls,
                     shape=(len(filled), *problem.shape),
                     cond=None if labels is None else labels.to(problem.device), guidance=meter,
                     seeds=filled, device=problem.device, dtype=problem.dtype,

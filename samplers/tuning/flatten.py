@@ -43,7 +43,7 @@ def flatten(plan: Plan, process: NoiseProcess) -> Tied:
             "that fall from call to call, as of a multistep solver"
         )
     _check_times(plan, rho, process)
-    first = int(plan.provenance.get("history", 0))
+    first = plan.history
     if first and any(row.form == "noise" for row in plan.evaluations):
         raise ValueError(
             f"the plan {plan.name!r} looks back at noise above its landing, where a tied table has "

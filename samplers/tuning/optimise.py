@@ -110,7 +110,7 @@ def tune_tied(
     check = Pairs.of(select)
     before = rms(calls, fixed.table, check)
     progress(f"best fixed solver: {fixed.spec}", before)
-    landed = scan_landed(calls, nfe, few, scanned, landings) if landings is not None else []
+    landed = scan_landed(calls, nfe, few, scanned, landings, points) if landings else []
     squares = Objective(Pairs.of(tune)).squares(calls, fixed.table)
     search = _Search(calls, tune, select, settings, points, landings, floor_of(squares),
                      began + 60 * settings.minutes, progress)  # fmt: skip

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,9 +27,9 @@ from fewstep.schedules.process import NoiseProcess
 SOLVERS = ("unipc", "unipc:solver_type=bh1", "dpmpp:order=2", "dpmpp:order=3", "ipndm", "deis")
 GRIDS = ("softlog", "karras", "logsnr", "linspace", "quadratic", "tan", "beta")
 ENDS = ("zero", "sigma_min")
-SCALES = (16.0, 8.0, 4.0, 2.0, 1.0)  # landings, in standard deviations of the data
-HISTORIES = (0, 2)  # rows above a landing
-LANDED = 6  # best fixed solvers that are tried from each landing
+SCALES = (32.0, 16.0, 8.0, 4.0, 2.0)  # landings, in standard deviations of the data
+HISTORIES = (3,)  # rows above a landing
+LANDED = 4  # best fixed solvers that are tried from each landing
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,9 @@ def scan(
 
 
 def scan_landed(
-    calls: Calls, nfe: int, teacher: Teacher, scanned: Sequence[Start], landings: Landings
-) -> list[Start]:
+    calls: Calls, nfe: int, teacher: Teacher, scanned: Sequence[Start], landings: Landings,
+    breakpoints: Sequence[float] = (),
+) -> list[Start]:  # fmt: skip
     """The best fixed solvers that there are from every landing, the least error first.
 
     Not every one has a table there: a grid may not divide what is left, and solvers in noise form
@@ -113,7 +115,8 @@ def scan_landed(
     process, made = teacher.process, []
     inside = [rho for rho in landings.rho if process.rho_min < rho < process.rho_max]
     for rho, history in itertools.product(inside, landings.history):
-        tables = (_landed(start.spec, process, nfe, rho, history) for start in scanned)
+        late = partial(_landed, process, nfe, rho, history, breakpoints)
+        tables = (late(start.spec) for start in scanned)
         there = (entry for entry in tables if entry is not None)
         for spec, table in itertools.islice(there, LANDED):
             made.append(Start(spec, table, rms(calls, table, landings.pairs(table, teacher))))
@@ -121,10 +124,11 @@ def scan_landed(
 
 
 def _landed(
-    spec: str, process: NoiseProcess, nfe: int, rho: float, history: int
-) -> tuple[str, Tied] | None:
+    process: NoiseProcess, nfe: int, rho: float, history: int, breakpoints: Sequence[float],
+    spec: str,
+) -> tuple[str, Tied] | None:  # fmt: skip
     try:
-        return spec, flatten(warm_plan(spec, process, nfe, rho, history), process)
+        return spec, flatten(warm_plan(spec, process, nfe, rho, history, breakpoints), process)
     except ValueError:
         return None
 

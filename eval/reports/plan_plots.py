@@ -1,0 +1,132 @@
+"""Pictures of plans: where they call the network, and what of its outputs their steps take."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fewstep.eval.reports.figures import COLOURS, MARKERS
+from fewstep.samplers.plan import Plan, apply_ops
+from fewstep.schedules.process import Array
+
+
+class Node(NamedTuple):
+    """A level of a plan: its name, the network's time, sigma / alpha."""
+
+    name: str
+    time: float
+    rho: float
+
+
+def nodes(plan: Plan) -> list[Node]:
+    """Where a plan calls the network; levels of a history are -1, -2 and so on, upwards."""
+    rho = plan.sigmas(native=False)
+    return [Node(str(i - plan.history), row.time, rho[i]) for i, row in enumerate(plan.evaluations)]
+
+
+def step_weights(plan: Plan) -> Array:
+    """(n, h + n) weights of the data predictions, those of a history first, in each step.
+
+    Step i of n is x' / alpha' = r x / alpha + (1 - r) sum_j w_ij D_j, with r the ratio of the two
+    sigma / alpha. A step that is exact for constant data has weights that sum to 1.
+
+    Raises:
+        ValueError: for a plan that adds noise, or calls twice at a level.
+    """
+    if any(op.nu for row in plan.evaluations for op in row.ops):
+        raise ValueError(f"the plan {plan.name!r} adds noise, so that its steps are no weights")
+    count, rho = plan.nfe, plan.sigmas(native=False)
+    marks = [(row.alpha, row.sigma) for row in plan.evaluations] + [plan.end]
+    unit = np.eye(1 + count)
+    x, base, held, made = unit[0], np.zeros(1 + count), list[Array](), np.zeros((count, count))
+    for i, row in enumerate(plan.evaluations):
+        before, output = x, unit[1 + i]
+        if row.form == "noise":
+            output = (x - row.alpha * output) / row.sigma
+        held = [output, *(held if row.store == "push" else held[1:])]
+        x, base, held = apply_ops(row.ops, x, base, held)
+        if i < plan.history:
+            continue
+        r = 0.0 if math.isinf(rho[i]) else rho[i + 1] / rho[i]
+        if r >= 1:
+            raise ValueError(f"the plan {plan.name!r} calls twice at a level, or climbs")
+        alpha, sigma = marks[i + 1]
+        made[i] = ((x - sigma / row.sigma * before) / (alpha * (1 - r)))[1:]
+    return made[plan.history :]
+
+
+def draw_plans(path: Path, plans: Mapping[str, Plan], title: str) -> None:
+    """The levels of plans on one logarithmic axis, and the weights of their steps.
+
+    Args:
+        path: of the PNG.
+        plans: by name; one or a few, deterministic.
+        title: above everything.
+
+    Raises:
+        ValueError: as :func:`step_weights`.
+    """
+    weights = {name: step_weights(plan) for name, plan in plans.items()}
+    size = max(matrix.shape[1] for matrix in weights.values())
+    across = max(4.2, 0.62 * size + 1.2) * len(plans)
+    figure = Figure(
+        figsize=(across, 1.5 + 0.3 * len(plans) + max(2.6, 0.42 * size + 1)),
+        dpi=130, layout="constrained",
+    )  # fmt: skip
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1.2 + 0.3 * len(plans), 0.42 * size + 1])
+    levels, below = parts
+    _draw_nodes(levels.subplots(), plans)
+    limit = max(float(np.abs(matrix).max()) for matrix in weights.values())
+    axes = np.atleast_1d(below.subplots(1, len(plans)))
+    for one, (name, matrix) in zip(axes, weights.items(), strict=True):
+        _draw_weights(one, matrix, limit, f"weights, {name}")
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    figure.savefig(path)
+
+
+def _draw_nodes(axes: Axes, plans: Mapping[str, Plan]) -> None:
+    for i, (name, plan) in enumerate(plans.items()):
+        drawn = [node for node in nodes(plan) if math.isfinite(node.rho)]
+        colour, height = COLOURS[i % len(COLOURS)], -float(i)
+        axes.plot(
+            [node.rho for node in drawn], [height] * len(drawn), color=colour, linewidth=1.0,
+            marker=MARKERS[i], markersize=6, label=name,
+        )  # fmt: skip
+        for node in drawn:
+            axes.annotate(
+                node.name, (node.rho, height), xytext=(0, 6), textcoords="offset points",
+                ha="center", fontsize=7, color=colour,
+            )  # fmt: skip
+    silent = any(math.isinf(node.rho) for plan in plans.values() for node in nodes(plan))
+    where = "sigma / alpha of each call" + (", but for call 0 without signal" if silent else "")
+    axes.set(xscale="log", xlabel=where, yticks=[-i for i in range(len(plans))])
+    axes.set_yticklabels(list(plans))
+    axes.set_ylim(0.6 - len(plans), 0.6)
+    axes.invert_xaxis()  # a run goes from left to right
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(True, axis="x", color="0.9", linewidth=0.8)
+
+
+def _draw_weights(axes: Axes, matrix: Array, limit: float, title: str) -> None:
+    steps, outputs = matrix.shape
+    known = np.tri(steps, outputs, outputs - steps) > 0  # later outputs are not there yet
+    axes.imshow(
+        np.where(known, matrix, np.nan), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto"
+    )
+    for i in range(steps):
+        for j in range(outputs - steps + i + 1):
+            dark = abs(matrix[i, j]) > 0.6 * limit
+            axes.text(
+                j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize=7,
+                color="white" if dark else "0.2",
+            )  # fmt: skip
+    axes.set_title(title, loc="left", fontsize=9)
+    axes.set(xlabel="data prediction of call", ylabel="step")
+    axes.set_xticks(range(outputs), [str(j - outputs + steps) for j in range(outputs)])
+    axes.set_yticks(range(steps))
+    axes.tick_params(length=0, labelsize=8)
