@@ -136,7 +136,7 @@ class TuneSettings:
         if problem.exact:
             return settings
         band = BAND if self.nfe >= BAND_FROM else None
-        return replace(settings, starts=3, scan=16, band=band)
+        return replace(settings, starts=2, scan=16, band=band)
 
 
 def batch_of(problem: Problem) -> int:

@@ -114,10 +114,7 @@ def tune_tied(
     squares = Objective(Pairs.of(tune)).squares(calls, fixed.table)
     search = _Search(calls, tune, select, settings, points, landings, floor_of(squares),
                      began + 60 * settings.minutes, progress)  # fmt: skip
-    best = min(
-        (search.best(search.starts(group)) for group in (scanned, landed) if group),
-        key=lambda one: rms(calls, one.table, search.pairs(one.table, select)),
-    )
+    best = search.best_of([group for group in (scanned, landed) if group])
     after = rms(calls, best.table, search.pairs(best.table, select))
     improved = after < before
     if not improved:
@@ -162,6 +159,17 @@ class _Search:
 
     def objective(self, table: Tied, teacher: Teacher) -> Objective:
         return Objective(self.pairs(table, teacher), self.settings.power, self.floor)
+
+    def best_of(self, groups: Sequence[Sequence[Start]]) -> Polished:
+        """The table of least error; each group may take its share of the time that is left."""
+        end, found = self.deadline, []
+        for later, group in enumerate(groups):
+            now = time.perf_counter()
+            self.deadline = now + (end - now) / (len(groups) - later)
+            found.append(self.best(self.starts(group)))
+        return min(
+            found, key=lambda one: rms(self.calls, one.table, self.pairs(one.table, self.select))
+        )
 
     def starts(self, scanned: Sequence[Start]) -> list[tuple[Family, Tied]]:
         """Families and tables to polish from: what least squares does best with."""
