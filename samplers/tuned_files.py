@@ -192,9 +192,23 @@ def check_prediction(plan: Plan, prediction_type: str) -> None:
         )
 
 
-def warn_other_model(plan: Plan, fingerprint: str) -> None:
-    """Warns if a plan was tuned on another model than the one of this fingerprint."""
+def warn_other_model(plan: Plan, fingerprint: str, guidance: str | None = None) -> None:
+    """Warns if a plan was tuned on another model than the one of this fingerprint.
+
+    Args:
+        plan: any.
+        fingerprint: of the model.
+        guidance: of the run, written as for the tuning; None if it is not known. Another one than
+            the plan's is warned about too.
+    """
     tuned = plan.provenance.get("tuned", {})
+    under = tuned.get("guidance")
+    if guidance is not None and under is not None and under != guidance:
+        warnings.warn(
+            f"the plan {plan.name!r} was tuned under guidance {under!r} and runs under "
+            f"{guidance!r}: its errors do not carry over; tune one for this guidance",
+            stacklevel=3,
+        )
     known = tuned.get("model")
     if known is not None and known != fingerprint:
         warnings.warn(

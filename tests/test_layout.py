@@ -146,7 +146,7 @@ def python_blocks(page: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["getting_started", "plan_format", "gpu"])
+@pytest.mark.parametrize("page", ["getting_started", "plan_format", "gpu", "tuning"])
 def test_python_in_docs_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -278,7 +278,7 @@ def test_every_family_is_no_worse_than_the_start(family: str, made: Made) -> Non
     assert found.plan.calls == 3
     assert tuned["error"]["select"] <= tuned["error"]["select_before"]
     assert tuned["improved"] == (found.plan.evaluations != found.found.start.evaluations)
-    sizes = {"coefficients": 3, "least-squares": 5, "epsilon": 2}
+    sizes = {"coefficients": 3, "least-squares": 3, "epsilon": 2}
     assert found.found.size == sizes.get(family, 2)
 
 

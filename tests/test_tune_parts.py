@@ -92,11 +92,11 @@ def test_estimate_is_bounded_by_the_minutes() -> None:
     few, more = seconds(), seconds(minutes=8.0)
     assert few["tuning"] <= 61
     assert few["tuning"] < more["tuning"]
-    assert few["teacher"] == pytest.approx((256 + 1024 + 4096 + 32) * 100 / 1e4)
+    assert few["teacher"] == pytest.approx((1024 + 2048 + 4096 + 32) * 100 / 1e4)
     # A search of nodes runs to its end, whatever the minutes.
     slow, slower = (seconds(family="grid:search", minutes=m)["tuning"] for m in (1e-3, 8.0))
     assert slow == slower
-    assert "teacher 54.1 s" in estimate_line(few, 1e4)
+    assert "teacher 1 min" in estimate_line(few, 1e4)
     assert "Gaussian" not in estimate_line({"teacher": 1.0, "Gaussian": 0.0}, 1e4)
 
 

@@ -240,6 +240,11 @@ def test_another_model_warns(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         warn_other_model(tuned(problem.process, 3, model=problem.fingerprint), problem.fingerprint)
         warn_other_model(build_plan("ddim", problem.process, 3), problem.fingerprint)
+        own = tuned(problem.process, 3, model=problem.fingerprint, guidance="none")
+        warn_other_model(own, problem.fingerprint, "none")
+        warn_other_model(own, problem.fingerprint)
+    with pytest.warns(UserWarning, match="tuned under guidance 'none' and runs under 'cfg:3'"):
+        warn_other_model(own, problem.fingerprint, "cfg:3")
     plan = tuned(problem.process, 3, model="0123456789", problem="a model")
     save_tuned(path, [plan], config_of(problem.process))
     wanted = r"tuned on another model \(a model, 01234567\)"

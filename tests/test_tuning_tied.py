@@ -178,6 +178,11 @@ def test_smaller_families_keep_the_rest(free: str) -> None:
         np.testing.assert_allclose(rebuilt.weights(), table.weights())
 
 
+def test_least_squares_alone_counts_its_coefficients() -> None:
+    tuned = tune_tied(mixture(), 5, *_pair(mixture()), Settings(starts=1, steps=0))
+    assert tuned.size == 10
+
+
 def test_conditions_reach_the_model_in_every_call() -> None:
     denoiser, labels = mixture(), torch.arange(64) % 2
     tuned = tune_tied(

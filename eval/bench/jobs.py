@@ -1,5 +1,6 @@
 """What a benchmark runs: one job for each sampler and number of calls."""
 
+import itertools
 import json
 import os
 import re
@@ -149,11 +150,11 @@ def process_digest(process: NoiseProcess) -> str:
     return digest([json.dumps(process.identity(), sort_keys=True)])
 
 
-def warn_of_strangers(specs: Iterable[str], problem: Problem) -> None:
-    """Warns of saved plans that were tuned on another model."""
-    for spec in filter(names_file, specs):
+def warn_of_strangers(specs: Iterable[str], problem: Problem, guidance: Iterable[str]) -> None:
+    """Warns of saved plans that were tuned on another model, or under other guidance."""
+    for spec, text in itertools.product(filter(names_file, specs), guidance):
         for plan in load_plans(spec):
-            warn_other_model(plan, problem.fingerprint)
+            warn_other_model(plan, problem.fingerprint, text)
 
 
 def make_peer_jobs(

@@ -106,7 +106,7 @@ def prepare(bench: Bench, device: str) -> Work:
         reference = load_reference(bench.ref or "fashion", extractor, features=wanted)
     _check_metrics(bench, problem, bool(extractor))
     sampled = compiled(problem) if bench.compile else problem
-    warn_of_strangers(split_specs(bench.samplers), problem)
+    warn_of_strangers(split_specs(bench.samplers), problem, split_guidance(bench.guidance))
     cases, nfe = [], sorted(set(bench.nfe))
     for text in split_guidance(bench.guidance):
         guidance = read_guidance(text, sampled)

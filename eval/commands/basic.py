@@ -119,7 +119,7 @@ def draw(drawing: Drawing, out: Path) -> None:
     problem = load_problem("fashion", device)
     guidance = read_guidance(drawing.guidance, problem).expression
     plan = guided_plan(drawing.sampler, problem.process, drawing.nfe, guidance)
-    warn_other_model(plan, problem.fingerprint)
+    warn_other_model(plan, problem.fingerprint, drawing.guidance)
     fit = load_start(drawing.sampler)
     across, rows_made = len(drawing.classes), 0
     chosen = torch.tensor(drawing.classes, device=device)

@@ -127,7 +127,7 @@ class Generation:
                 f"the plan {plan.name!r} starts from a Gaussian, which a run's settings cannot "
                 "keep: use fewstep bench, or a plan without one"
             )
-        warn_other_model(plan, self.problem.fingerprint)
+        warn_other_model(plan, self.problem.fingerprint, self.guidance)
         return plan
 
     @property

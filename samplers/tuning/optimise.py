@@ -127,11 +127,17 @@ def tune_tied(
     return Tuned(
         plan=table.plan(f"tuned:{nfe}") if improved else fixed.table.plan(fixed.spec),
         start=fixed.table.plan(fixed.spec), spec=fixed.spec, family="tied", improved=improved,
-        size=Family(table, settings.free, settings.band, breakpoints=points).size,
+        size=_size(table, settings, points),
         tune=rms(calls, table, search.pairs(table, tune)), select=after if improved else before,
         select_before=before, history=best.history if improved else (),
         calls=calls.samples / len(tune.start), seconds=time.perf_counter() - began,
     )  # fmt: skip
+
+
+def _size(table: Tied, settings: Settings, breakpoints: tuple[float, ...]) -> int:
+    """How many numbers were free: levels too, if there was a polish."""
+    free = settings.free if settings.steps else "coefficients"
+    return Family(table, free, settings.band, breakpoints=breakpoints).size
 
 
 @dataclass
