@@ -38,7 +38,7 @@ def tune(
         str | None,
         typer.Option(
             metavar="TUNE,SELECT,REPORT",
-            help="How many. Default: `1024,2048,4096` of exact problems, `64,64,128` of networks.",
+            help="How many. Default: `1024,2048,4096` of exact problems, `64,64,96` of networks.",
         ),
     ] = None,
     teleport: Annotated[

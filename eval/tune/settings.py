@@ -31,7 +31,7 @@ NUMBERED = {"klub": "1", "gits": "1.0", "teacher": "2"}  # searches with a numbe
 NUMBER_RANGES = {"klub": "above -1", "gits": "above 0", "teacher": "1, 2, 3 or 4"}
 TIED = ("tied", "coefficients", "least-squares", "grid")  # families that may start at a landing
 FEATURED = ("tied", "coefficients")  # those that may be tuned in features
-EXACT_NOISES, NETWORK_NOISES = (1024, 2048, 4096), (64, 64, 128)
+EXACT_NOISES, NETWORK_NOISES = (1024, 2048, 4096), (64, 64, 96)
 FITTED_EXACT, FITTED_NETWORK = 4096, 512  # samples that a Gaussian is fitted to
 CPU_ELEMENTS, GPU_ELEMENTS = 2**18, 2**24  # of the samples in a network call: 334 of 28x28
 BAND_FROM, BAND = 8, 2  # a network's steps look back at two outputs from so many calls on
@@ -52,7 +52,7 @@ class TuneSettings:
             of them is for the tuning in any case. The report comes behind.
         seed: of noises and labels, >= 0.
         noises: how many to tune, to select and to report on, each >= 2; None for 1,024, 2,048 and
-            4,096 of an exact problem, and 64, 64 and 128 of a network.
+            4,096 of an exact problem, and 64, 64 and 96 of a network.
         teleport: whether starts by the jump of a Gaussian are tried; None if ``out`` can hold one.
         prompts: a file of texts, one a line, for a model that takes text.
         dtype: of a pipeline's network: ``float32``, ``float16``, ``bfloat16``.
