@@ -209,7 +209,7 @@ def test_features_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="calling it failed with KeyError"):
         load_features(f"{path}:broken", problem)(x)
     for name in ("number", "missing"):
-        with pytest.raises(ValueError, match="has no function"):
+        with pytest.raises(ValueError, match="there is no function"):
             load_features(f"{path}:{name}", problem)
     assert load_features("torch.nn.functional:relu", problem)(x).min() == 0
 

@@ -1,14 +1,8 @@
 """Problems that are not bundled: pipelines of diffusers, and whatever Python code makes."""
 
-import importlib
-import importlib.util
 import inspect
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 import torch
@@ -17,6 +11,7 @@ from torch import nn
 from fewstep.eval.problems import PROBLEMS, Problem, ProblemDtype
 from fewstep.eval.problems.fingerprints import model_fingerprint, written
 from fewstep.eval.problems.pipelines import pipeline_problem
+from fewstep.eval.problems.user_code import failed, imported
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(ProblemDtype)}
@@ -72,56 +67,11 @@ def imported_problem(name: str, device: str) -> Problem:
         ValueError: if there is no such thing, if it is something else, on another device, or the
             code fails; the message names the exception.
     """
-    place, _, attribute = name.rpartition(":")
-    path = Path(place) if place.endswith(".py") else None
-    with _importable(Path.cwd() if path is None else path.resolve().parent):
-        module = _module(name, place) if path is None else _file(name, path)
+    with imported(name) as (module, attribute):
+        place = name.rpartition(":")[0]
         if not hasattr(module, attribute):
             raise ValueError(f"{name}: {place} has no attribute {attribute!r}; name {RETURNS}")
         return _problem(name, _made(name, getattr(module, attribute), device), device)
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Within, modules of the folder can be imported, as they can by a script that lies there."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        if str(folder) in sys.path:
-            sys.path.remove(str(folder))
-
-
-def _module(name: str, place: str) -> ModuleType:
-    try:
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        if error.name and f"{place}.".startswith(f"{error.name}."):
-            raise ValueError(
-                f"{name}: there is no module {error.name!r}; write module:attribute for one that "
-                "can be imported here, or path/file.py:attribute"
-            ) from error
-        raise _failed(name, "importing it", error) from error
-    except Exception as error:
-        raise _failed(name, "importing it", error) from error
-
-
-def _file(name: str, path: Path) -> ModuleType:
-    if not path.is_file():
-        raise ValueError(f"{name}: there is no file {path}; write path/file.py:attribute")
-    # A name of its own, so that it hides no module, and the real one for pickles and dataclasses.
-    own = f"_fewstep_{path.stem}"
-    spec = importlib.util.spec_from_file_location(own, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[own] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[own]
-        raise _failed(name, "importing it", error) from error
-    return module
 
 
 def _made(name: str, found: Any, device: str) -> Any:
@@ -139,7 +89,7 @@ def _made(name: str, found: Any, device: str) -> Any:
     try:
         return found(**arguments)
     except Exception as error:
-        raise _failed(name, "calling it", error) from error
+        raise failed(name, "calling it", error) from error
 
 
 def _is_denoiser(found: Any) -> bool:
@@ -177,8 +127,3 @@ def _of_denoiser(name: str, denoiser: Any, device: str) -> Problem:
     count = getattr(denoiser, "num_classes", None) or 0
     shape = tuple(int(size) for size in denoiser.shape)
     return Problem(name, denoiser, shape, fingerprint, count, exact=False, device=device)
-
-
-def _failed(name: str, doing: str, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split()) or "no message"
-    return ValueError(f"{name}: {doing} failed with {type(error).__name__}: {reason}; correct it")

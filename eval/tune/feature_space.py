@@ -1,14 +1,13 @@
 """Features in which tuned samples may be compared with the teacher's, beside the samples."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from fewstep.eval.problems import Problem
-from fewstep.eval.problems.loading import _failed, _file, _importable, _module
+from fewstep.eval.problems.user_code import failed, imported
 from fewstep.models.bundled import bundled_classifier
 from fewstep.samplers.tuning.feature_objective import Features, FeatureSpace, feature_scale
 
@@ -93,14 +92,11 @@ def _bundled(problem: Problem) -> Callable[[Tensor], Tensor]:
 
 
 def _imported(name: str) -> Callable[[Tensor], Tensor]:
-    place, _, attribute = name.rpartition(":")
-    path = Path(place) if place.endswith(".py") else None
-    with _importable(Path.cwd() if path is None else path.resolve().parent):
-        module = _module(name, place) if path is None else _file(name, path)
-    found = getattr(module, attribute, None)
+    with imported(name) as (module, attribute):
+        found = getattr(module, attribute, None)
     if not callable(found):
         raise ValueError(
-            f"{name}: {place} has no function {attribute!r}; name one from images (n, c, h, w) to "
+            f"{name}: there is no function {attribute!r}; name one from images (n, c, h, w) to "
             "features (n, ...)"
         )
 
@@ -108,7 +104,7 @@ def _imported(name: str) -> Callable[[Tensor], Tensor]:
         try:
             features = found(images)
         except Exception as error:
-            raise _failed(name, "calling it", error) from error
+            raise failed(name, "calling it", error) from error
         if not isinstance(features, Tensor) or features.shape[:1] != images.shape[:1]:
             shown = tuple(features.shape) if isinstance(features, Tensor) else type(features)
             raise ValueError(
