@@ -126,4 +126,4 @@ def test_batches_are_of_bounded_memory() -> None:
     assert batch_of(problem) == 8192
     large = replace(problem, shape=(4, 64, 64), exact=False)
     assert batch_of(large) == 16
-    assert batch_of(replace(large, device="cuda")) == 1024
+    assert batch_of(replace(large, device="cuda")) == 32

@@ -283,3 +283,24 @@ def test_target_of_the_issue(name: str, limit: float, nfe: int) -> None:
     after = rmse(sample(denoiser, tuned.plan, nfe, noise=unseen), exact)
     report = scan(Calls(denoiser), nfe, Pairs(teach(denoiser, unseen, grid=3).start, exact))
     assert after <= limit * report[0].error
+
+
+def test_calls_are_bounded_and_change_nothing() -> None:
+    """Samples are on their own, so a bound on those in a call changes rounding at most."""
+
+    class Watched:
+        process, most = PROCESSES[0], 0
+
+        def __call__(self, x: torch.Tensor, level: object, cond: object = None) -> torch.Tensor:
+            self.most = max(self.most, len(x))
+            return mixture()(x, level, cond)  # type: ignore[arg-type]
+
+    pair, plans, watched = _pair(mixture()), [], Watched()
+    for batch in (8192, 10):
+        tuned = tune_tied(watched, 4, *pair, Settings(starts=1, steps=3, batch=batch))
+        plans.append(flatten(tuned.plan, PROCESSES[0]))
+        assert watched.most > 10 or batch == 10
+        watched.most = 0
+    np.testing.assert_allclose(plans[1].weights(), plans[0].weights(), atol=1e-6)
+    tune_tied(watched, 4, *pair, Settings(starts=1, steps=3, batch=10))
+    assert watched.most == 10

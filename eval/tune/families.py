@@ -105,7 +105,7 @@ class _Numeric:
 
     def __init__(self, task: Task, kind: str, number: float) -> None:
         self.task, self.kind, self.number = task, kind, number
-        self.began, self.calls = time.perf_counter(), Calls(task.denoiser)
+        self.began, self.calls = time.perf_counter(), Calls(task.denoiser, task.settings.batch)
         self.pairs, self.check = Pairs.of(task.tune), Pairs.of(task.select)
 
     @torch.no_grad()

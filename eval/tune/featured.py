@@ -58,7 +58,8 @@ def tune_in_features(
         The best on the selection noises of the start, of what was found, and of its polish; its
         errors, but for those of a later report, are in units of the objective.
     """
-    began, calls, process = time.perf_counter(), Calls(denoiser), denoiser.process
+    began, calls = time.perf_counter(), Calls(denoiser, settings.batch)
+    process = denoiser.process
     start, table = flatten(found.start, process), flatten(found.plan, process)
     pairs = Pairs.of(tune)
     space = objective_space(where.kind, where.features, run(calls, start, pairs).end, pairs.end)

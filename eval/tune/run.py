@@ -19,7 +19,7 @@ from fewstep.eval.tune.landings import (
     model_samples,
 )
 from fewstep.eval.tune.report import write_tuning
-from fewstep.eval.tune.settings import TIED, TuneSettings
+from fewstep.eval.tune.settings import TIED, TuneSettings, batch_of
 from fewstep.eval.tune.setup import Setup
 from fewstep.eval.tune.stages import (
     FEW,
@@ -186,7 +186,8 @@ class _Run:
 
         The noises are those that tuning scans on.
         """
-        setup, calls = self.setup, Calls(self.setup.denoiser)
+        setup = self.setup
+        calls = Calls(setup.denoiser, batch_of(setup.problem))
         more = teacher.part(slice(0, setup.settings.search(setup.problem).scan))
         few = Pairs.of(more.part(slice(0, FEW)))
         found = scan(calls, nfe, few, SOLVERS, setup.breakpoints)[:KEPT]

@@ -103,7 +103,7 @@ def tune_tied(
     settings = settings or Settings()
     if nfe < 1:
         raise ValueError(f"a sampler needs at least 1 call, got nfe = {nfe}")
-    began, calls = time.perf_counter(), Calls(denoiser)
+    began, calls = time.perf_counter(), Calls(denoiser, settings.batch)
     few, points = tune.part(slice(0, settings.scan)), tuple(breakpoints)
     scanned = scan(calls, nfe, Pairs.of(few), solvers, points)
     fixed = scanned[0]

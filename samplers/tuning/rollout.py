@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.samplers.tuning.batches import parts, rows_of
 from fewstep.samplers.tuning.family import Family
 from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.tied import Tied
@@ -28,14 +29,18 @@ from fewstep.types import Denoiser, Level
 
 @dataclass
 class Calls:
-    """Counts network calls, in samples."""
+    """Counts network calls, in samples, and bounds how many samples one has."""
 
     denoiser: Denoiser
+    batch: int | None = None
     samples: int = 0
 
     def __call__(self, x: Tensor, level: Level, cond: Any) -> Tensor:
         self.samples += len(x)
-        return self.denoiser(x, level, cond)
+        if self.batch is None or len(x) <= self.batch:
+            return self.denoiser(x, level, cond)
+        rows = parts(x, self.batch)
+        return torch.cat([self.denoiser(x[part], level, rows_of(cond, part)) for part in rows])
 
 
 @dataclass(frozen=True)
