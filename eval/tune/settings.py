@@ -34,7 +34,7 @@ FEATURED = ("tied", "coefficients")  # those that may be tuned in features
 EXACT_NOISES, NETWORK_NOISES = (1024, 2048, 4096), (64, 64, 96)
 FITTED_EXACT, FITTED_NETWORK = 4096, 512  # samples that a Gaussian is fitted to
 CPU_ELEMENTS, GPU_ELEMENTS = 2**18, 2**19  # of the samples in a network call: 334, 668 of 28x28
-BAND_FROM, BAND = 8, 2  # a network's steps look back at two outputs from so many calls on
+BAND_FROM, BAND = 8, 3  # from so many calls on a network's steps look back at as much as ipndm
 
 
 @dataclass(frozen=True)
