@@ -47,7 +47,7 @@ def images():
 def squares(x):
     return x.flatten(1) ** 2
 """
-SMALL = ("--noises", "64,64,96")
+SMALL = ("--noises", "64,64,128")
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
