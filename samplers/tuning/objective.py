@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.samplers.tuning.batches import parts
 from fewstep.samplers.tuning.family import Family
 from fewstep.samplers.tuning.feature_objective import FeatureSpace
 from fewstep.samplers.tuning.pairs import Pairs
@@ -57,12 +58,11 @@ class Objective:
             denoiser: counts calls.
             family: of the vector.
             vector: (p,) numbers.
-            batch: most samples in a network call.
+            batch: samples that are differentiated at once; each has a tangent for every number.
         """
-        rows = max(1, batch // max(1, family.nodes + len(family.touched)))
         matrix, gradient = np.zeros((family.size,) * 2), np.zeros(family.size)
-        for first in range(0, len(self.pairs), rows):
-            part = self.pairs.part(slice(first, first + rows))
+        for rows in parts(self.pairs.start, batch):
+            part = self.pairs.part(rows)
             more = self.products(*jacobian(denoiser, family, vector, part), part)
             matrix, gradient = matrix + more[0], gradient + more[1]
         return matrix, gradient

@@ -77,7 +77,7 @@ def polish(
         tune, select: losses on separate noises.
         steps: Jacobians at most.
         patience: steps without a better selection loss before it ends.
-        batch: most samples in a network call.
+        batch: samples that are differentiated at once.
         stop: asked before every step, for a time limit.
     """
     goal, check = _Tables(denoiser, family, tune, batch), _Tables(denoiser, family, select, batch)
