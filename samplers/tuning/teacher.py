@@ -170,7 +170,7 @@ def fine_grid(
 ) -> Grid:
     """A fine grid of a number of calls with equal gaps of ln rho, and a last step to 0.
 
-    From a start above 160, or without signal, the first step leads there.
+    From a start above 300, or without signal, the first step leads there.
 
     Args:
         process: its range is covered.
