@@ -113,8 +113,9 @@ def make_jobs(
         if spec.partition(":")[0] == "dopri5":
             jobs.append(_adaptive(spec, guidance))
         elif names_file(spec):
+            name, fit = Path(spec).name, load_start(spec)
             jobs += [
-                _planned(Path(spec).name, plan, process, plan.calls, guidance, load_start(spec))
+                _planned(name, plan, process, plan.calls, guidance, fit)
                 for plan in load_plans(spec)
             ]
         else:
@@ -152,9 +153,9 @@ def process_digest(process: NoiseProcess) -> str:
 
 def warn_of_strangers(specs: Iterable[str], problem: Problem, guidance: Iterable[str]) -> None:
     """Warns of saved plans that were tuned on another model, or under other guidance."""
-    for spec, text in itertools.product(filter(names_file, specs), guidance):
-        for plan in load_plans(spec):
-            warn_other_model(plan, problem.fingerprint, text)
+    plans = [plan for spec in filter(names_file, specs) for plan in load_plans(spec)]
+    for plan, text in itertools.product(plans, guidance):
+        warn_other_model(plan, problem.fingerprint, text)
 
 
 def make_peer_jobs(

@@ -10,13 +10,14 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from fewstep.eval.bench.guides import Meter, read_guidance
 from fewstep.eval.bench.jobs import guided_plan
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.sweeps import Sweep
+from fewstep.eval.commands.bars import bar_columns
 from fewstep.eval.problems import load_problem
 from fewstep.eval.processes import launched, resolve_device
 from fewstep.eval.reports.results import PEER_PREFIX, Results, check_writable, metric_entry
@@ -32,12 +33,10 @@ from fewstep.samplers.warm import start_hooks
 def run_and_report(sweep: Sweep) -> None:
     """Runs a benchmark with a progress bar (on terminals only), prints the scores."""
     errors, console = Console(stderr=True), Console()
-    columns = (
-        BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"),
-    )  # fmt: skip
     first = launched()[0] == 0  # which tells
-    with Progress(*columns, console=errors, disable=not (first and sys.stderr.isatty())) as bar:
+    with Progress(
+        *bar_columns(), console=errors, disable=not (first and sys.stderr.isatty())
+    ) as bar:
         task = bar.add_task("loading", total=None)
 
         def show(done: int, total: int, text: str) -> None:

@@ -4,8 +4,9 @@ import sys
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from fewstep.eval.commands.bars import bar_columns
 from fewstep.eval.tune.report import error_table, page_of, subject
 from fewstep.eval.tune.run import run_tune
 from fewstep.eval.tune.settings import TuneSettings
@@ -14,12 +15,8 @@ from fewstep.eval.tune.settings import TuneSettings
 def tune_and_report(settings: TuneSettings) -> None:
     """Tunes with a progress bar (on terminals only) and prints the errors."""
     errors, console = Console(stderr=True), Console()
-    columns = (
-        BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"),
-    )  # fmt: skip
     shown = sys.stderr.isatty()
-    with Progress(*columns, console=errors, disable=not shown, redirect_stdout=False) as bar:
+    with Progress(*bar_columns(), console=errors, disable=not shown, redirect_stdout=False) as bar:
         task = bar.add_task("loading", total=None)
 
         def show(done: float, total: float, text: str) -> None:

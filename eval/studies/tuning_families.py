@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from torch import Tensor
 
-from fewstep.eval.frechet import frechet_distance
+from fewstep.eval.frechet import FrechetReference
 from fewstep.eval.networks.features import Judge as Features
 from fewstep.eval.networks.features import real_features
 from fewstep.eval.tune.families import Task, tune_family
@@ -98,7 +97,7 @@ def _distance(images: Tensor) -> float:
     """FD-fashion of images in [-1, 1]."""
     features = Features(str(images.device))(images)[0].double().cpu().numpy()
     real = real_features()[0]
-    return frechet_distance(features.mean(0), np.cov(features, rowvar=False), real.mu, real.sigma)
+    return FrechetReference(real.mu, real.sigma).distance_of_features(features)
 
 
 def line(row: Row) -> str:

@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -23,7 +22,7 @@ from fewstep.samplers.tuning.numeric import Numbers, plan_squares, tune_numbers
 from fewstep.samplers.tuning.optimise import Settings, tune_tied
 from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.polish import Entry
-from fewstep.samplers.tuning.result import Tuned
+from fewstep.samplers.tuning.result import Tuned, warn_no_gain
 from fewstep.samplers.tuning.rollout import Calls
 from fewstep.samplers.tuning.scan import SOLVERS, Landings, Start, scan
 from fewstep.samplers.tuning.teacher import Teacher
@@ -124,12 +123,7 @@ class _Numeric:
         task.progress(self.kind, after)
         improved = after < before
         if not improved:
-            warnings.warn(
-                f"{task.family} at {task.nfe} calls gains nothing on the selection noises (error "
-                f"{before:.4g} before, {after:.4g} after): the table of {scanned[0].spec!r} is "
-                "kept",
-                stacklevel=2,
-            )
+            warn_no_gain(f"{task.family} at {task.nfe} calls", before, after, scanned[0].spec)
         plan = found.plan.renamed(f"tuned:{task.nfe}") if improved else start
         return Tuned(
             plan=plan, start=start, spec=scanned[0].spec, family=task.family, improved=improved,

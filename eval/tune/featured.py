@@ -7,7 +7,7 @@ import torch
 
 from fewstep.eval.tune.feature_space import Kind, objective_space
 from fewstep.samplers.tuning.family import Family
-from fewstep.samplers.tuning.feature_objective import Features, FeatureSpace
+from fewstep.samplers.tuning.feature_objective import Features
 from fewstep.samplers.tuning.flatten import flatten
 from fewstep.samplers.tuning.objective import Objective, floor_of
 from fewstep.samplers.tuning.optimise import Settings
@@ -15,7 +15,7 @@ from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.polish import Entry, polish
 from fewstep.samplers.tuning.result import Tuned
 from fewstep.samplers.tuning.rollout import Calls, run
-from fewstep.samplers.tuning.scan import Landings
+from fewstep.samplers.tuning.scan import Landings, pairs_from
 from fewstep.samplers.tuning.teacher import Teacher
 from fewstep.samplers.tuning.tied import Tied
 from fewstep.types import Denoiser
@@ -66,8 +66,11 @@ def tune_in_features(
     assert space is not None
     floor = floor_of(Objective(space.pairs(pairs), space=space).squares(calls, start))
 
+    def pairs_of(one: Tied, teacher: Teacher) -> Pairs:
+        return space.pairs(pairs_from(one, teacher, landings))
+
     def goal(one: Tied, teacher: Teacher) -> Objective:
-        return Objective(_pairs(one, teacher, landings, space), settings.power, floor, space)
+        return Objective(pairs_of(one, teacher), settings.power, floor, space)
 
     def error(one: Tied, teacher: Teacher) -> float:
         return float(goal(one, teacher).squares(calls, one).mean().sqrt())
@@ -89,10 +92,3 @@ def tune_in_features(
         calls=found.calls + calls.samples / len(pairs),
         seconds=found.seconds + time.perf_counter() - began,
     )  # fmt: skip
-
-
-def _pairs(table: Tied, teacher: Teacher, landings: Landings | None, space: FeatureSpace) -> Pairs:
-    """Starts, and ends in the space."""
-    if landings is None or not table.landed:
-        return space.pairs(Pairs.of(teacher))
-    return space.pairs(landings.pairs(table, teacher))

@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,9 +13,18 @@ from fewstep.samplers.tuning.least_squares import RIDGE, least_squares
 from fewstep.samplers.tuning.objective import Objective, floor_of
 from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.polish import BATCH, Polished, polish
-from fewstep.samplers.tuning.result import Tuned
+from fewstep.samplers.tuning.result import Tuned, warn_no_gain
 from fewstep.samplers.tuning.rollout import Calls
-from fewstep.samplers.tuning.scan import SOLVERS, Landings, Start, rms, scan, scan_landed, solver_on
+from fewstep.samplers.tuning.scan import (
+    SOLVERS,
+    Landings,
+    Start,
+    pairs_from,
+    rms,
+    scan,
+    scan_landed,
+    solver_on,
+)
 from fewstep.samplers.tuning.teacher import Teacher
 from fewstep.samplers.tuning.tied import Tied
 from fewstep.types import Denoiser
@@ -118,11 +126,7 @@ def tune_tied(
     after = rms(calls, best.table, search.pairs(best.table, select))
     improved = after < before
     if not improved:
-        warnings.warn(
-            f"tuning at {nfe} calls gains nothing on the selection noises (error {before:.4g} "
-            f"before, {after:.4g} after): the table of {fixed.spec!r} is kept",
-            stacklevel=2,
-        )
+        warn_no_gain(f"tuning at {nfe} calls", before, after, fixed.spec)
     table = best.table if improved else fixed.table
     return Tuned(
         plan=table.plan(f"tuned:{nfe}") if improved else fixed.table.plan(fixed.spec),
@@ -158,10 +162,7 @@ class _Search:
         return time.perf_counter() > self.deadline
 
     def pairs(self, table: Tied, teacher: Teacher) -> Pairs:
-        """The teacher's ends from where the table starts."""
-        if self.landings is None or not table.landed:
-            return Pairs.of(teacher)
-        return self.landings.pairs(table, teacher)
+        return pairs_from(table, teacher, self.landings)
 
     def objective(self, table: Tied, teacher: Teacher) -> Objective:
         return Objective(self.pairs(table, teacher), self.settings.power, self.floor)

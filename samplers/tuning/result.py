@@ -1,5 +1,6 @@
 """What tuning gives back."""
 
+import warnings
 from dataclasses import dataclass
 
 from fewstep.samplers.plan import Plan
@@ -41,3 +42,12 @@ class Tuned:
     def landing(self) -> float | None:
         """sigma / alpha where a jump lands; None for a plan that starts as usual."""
         return self.plan.provenance.get("landing")
+
+
+def warn_no_gain(what: str, before: float, after: float, spec: str) -> None:
+    """Says that the start is kept; for the function that a user called."""
+    warnings.warn(
+        f"{what} gains nothing on the selection noises (error {before:.4g} before, {after:.4g} "
+        f"after): the table of {spec!r} is kept",
+        stacklevel=3,
+    )

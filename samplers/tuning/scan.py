@@ -68,6 +68,13 @@ class Landings:
         return Pairs.landed(teacher, self.fit, table.rho[0], table.history, self.labels(teacher))
 
 
+def pairs_from(table: Tied, teacher: Teacher, landings: Landings | None) -> Pairs:
+    """The teacher's ends, from where the table starts."""
+    if landings is None or not table.landed:
+        return Pairs.of(teacher)
+    return landings.pairs(table, teacher)
+
+
 def scan(
     calls: Calls,
     nfe: int,
