@@ -28,7 +28,13 @@ BANDS: dict[str, tuple[float, float]] = {
 
 
 def auto_grid(
-    sampler: str, process: NoiseProcess, steps: int, *, final: str = "zero", shift: float = 1.0
+    sampler: str,
+    process: NoiseProcess,
+    steps: int,
+    *,
+    final: str = "zero",
+    shift: float = 1.0,
+    start: float | None = None,
 ) -> Grid:
     """The default grid of ``sampler``.
 
@@ -38,13 +44,15 @@ def auto_grid(
         steps: of the grid, >= 1.
         final: end at ``"zero"`` noise or at ``"sigma_min"`` of the process.
         shift: of a flow; scales the ratios.
+        start: the first ratio; None means ``rho_max``, from pure noise.
     """
     low, high = BANDS.get(sampler, MULTISTEP)
     # With many steps even the linear part near zero is resolved; let it shrink.
     low *= min(1.0, FEW / steps)
     end = process.rho_min if final == "sigma_min" else 0.0
-    rho = shift * softlog_levels(process, steps, low, high, end)
-    rho[0], rho[-1] = process.rho_max, shift * end
+    first = process.rho_max if start is None else start
+    rho = shift * softlog_levels(process, steps, low, high, end, first / shift)
+    rho[0], rho[-1] = first, shift * end
     return grid_from_rho(process, np.asarray(rho), "softlog")
 
 

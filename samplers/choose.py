@@ -10,6 +10,7 @@ import numpy as np
 from fewstep.samplers import settings
 from fewstep.samplers.auto import chosen_grid
 from fewstep.samplers.registry import SAMPLERS
+from fewstep.samplers.trajectory import Asked
 from fewstep.schedules.breaks import mark, snap, warn_unsnapped
 from fewstep.schedules.grids import Grid, grid_from_sigmas, grid_from_times
 from fewstep.schedules.peers import diffusers_grid
@@ -19,11 +20,16 @@ from fewstep.schedules.spacing import grid_rule_from_config, shift_from_config, 
 
 @dataclass(frozen=True)
 class Choice:
-    """A grid, the network calls to spend on it, and the rule that chose it."""
+    """A grid, the network calls to spend on it, and the rule that chose it.
+
+    Attributes:
+        asked: what was asked for, where the automatic rule answered.
+    """
 
     grid: Grid
     nfe: int
     reason: str
+    asked: Asked | None = None
 
 
 def choose(
@@ -82,12 +88,12 @@ def by_count(
     if name == "auto":
         rule = grid_rule_from_config(seen, obey_spacing=not inherited, mu=mu)
         name, power, reason = rule.name, rule.power, rule.reason
-    ending = _ending(config, obeyed=not inherited)
+    ending = ending_of(config, obeyed=not inherited)
     steps = entry.intervals(process, n, ending == "zero", options)
     grid = chosen_grid(sampler, process, steps, name, final=ending, power=power, shift=shift)
-    if name == "auto":
-        reason = f"{grid.name}, the automatic rule of {sampler}"
-    return Choice(grid, n, reason)
+    if name != "auto":
+        return Choice(grid, n, reason)
+    return Choice(grid, n, f"{grid.name}, the automatic rule of {sampler}", Asked(n, None, mu))
 
 
 def made_up(process: NoiseProcess, config: Mapping[str, Any], sigmas: Any) -> bool:
@@ -103,7 +109,7 @@ def made_up(process: NoiseProcess, config: Mapping[str, Any], sigmas: Any) -> bo
     return not obeyed and np.array_equal(sigmas, np.linspace(1.0, 1 / n, n))
 
 
-def _ending(config: Mapping[str, Any], obeyed: bool) -> str:
+def ending_of(config: Mapping[str, Any], obeyed: bool) -> str:
     """Where a grid ends; ``final_sigmas_type`` counts only where it is obeyed."""
     return config["final"] or (config["final_sigmas_type"] if obeyed else None) or "zero"
 
@@ -122,7 +128,7 @@ def by_values(
         ValueError: for values outside the process, or that do not fall.
     """
     obeyed = config["inherited_from"] is None or config["grid"] == "diffusers"
-    least = process.rho_min if _ending(config, obeyed) == "sigma_min" else 0.0
+    least = process.rho_min if ending_of(config, obeyed) == "sigma_min" else 0.0
     if sigmas is None:
         times = [float(value) for value in timesteps]
         # A last call at the least level can only go on to 0.

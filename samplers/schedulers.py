@@ -8,6 +8,7 @@ not to lie in a folder that is named like a pipeline of its own.
 """
 
 import json
+from dataclasses import astuple
 from typing import Any
 
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -20,6 +21,7 @@ from fewstep.samplers.registry import SAMPLERS, check_process
 from fewstep.samplers.restart_recipes import recipe
 from fewstep.samplers.settings import with_settings
 from fewstep.samplers.starts import GaussianStartMixin
+from fewstep.samplers.trajectory import Planned
 from fewstep.samplers.tuned_files import check_prediction
 from fewstep.schedules.breaks import warn_unsnapped
 from fewstep.schedules.grids import Grid
@@ -120,11 +122,19 @@ class SASolver(PlanSchedulerMixin):
 class Restart(PlanSchedulerMixin):
     """Restart (arXiv:2306.14878); options of :func:`fewstep.samplers.restart.restart`.
 
-    ``strength`` of an image-to-image pipeline is a share of the calls, those of the intervals
-    included.
+    A run from an image has the intervals that lie below its first level.
     """
 
     sampler = "restart"
+
+    def _late_options(self, rho: float) -> dict[str, Any]:
+        options = super()._late_options(rho)
+        made = recipe(**options)
+        if isinstance(made.intervals, str):
+            return options
+        below = [[*astuple(interval)] for interval in made.intervals if interval.high <= rho]
+        whole = {"solver": made.solver, "inner": made.inner, "noise_scale": made.noise_scale}
+        return {**whole, "intervals": below, "preset": ""}
 
     def _rebuild(self, grid: Grid, nfe: int) -> Plan:
         made = recipe(**SAMPLERS["restart"].taken(settings.live(self.config)))
@@ -139,6 +149,9 @@ class DCSolver(PlanSchedulerMixin):
     """
 
     sampler = "dc"
+
+    def _late_options(self, rho: float) -> dict[str, Any]:
+        return {**super()._late_options(rho), "compensation": "none"}
 
     def _rebuild(self, grid: Grid, nfe: int) -> Plan:
         return multistep_plan(grid, settings.live(self.config)["multistep"])
@@ -174,9 +187,7 @@ class PlanScheduler(GaussianStartMixin):
     def _held(self) -> dict[int, Plan]:
         return {plan.calls: plan for plan in map(Plan.from_table, self._stored())}
 
-    def _planned(
-        self, count: int | None, timesteps: Any, sigmas: Any, mu: float | None
-    ) -> tuple[Plan, Grid | None, str]:
+    def _planned(self, count: int | None, timesteps: Any, sigmas: Any, mu: float | None) -> Planned:
         """The stored plan of that many calls; it has its own levels, which ``mu`` does not move.
 
         Raises:
@@ -197,7 +208,7 @@ class PlanScheduler(GaussianStartMixin):
         check_prediction(plan, settings.live(self.config)["prediction_type"])
         what = f"the stored plan {plan.name!r}"
         warn_unsnapped(what, plan.sigmas(native=False)[plan.history :], self.breakpoints)
-        return plan, None, what
+        return Planned(plan, None, what)
 
 
 for _name in __all__:

@@ -15,6 +15,13 @@ from fewstep.schedules.grids import Final
 from fewstep.schedules.process import Array
 
 ShiftKind = Literal["exponential", "linear"]
+# The opt-in switches of a config, in the order in which diffusers looks at them, and their grids.
+SWITCHES = {
+    "use_karras_sigmas": "karras",
+    "use_lu_lambdas": "logsnr",
+    "use_exponential_sigmas": "exponential",
+    "use_beta_sigmas": "beta",
+}
 
 
 @dataclass(frozen=True)
@@ -149,13 +156,7 @@ def final_from_config(config: Config) -> Final:
 
 def switch_from_config(config: Config) -> tuple[str, str] | None:
     """The grid that an opt-in switch names, and the switch, or None."""
-    keys = {
-        "use_karras_sigmas": "karras",
-        "use_lu_lambdas": "logsnr",
-        "use_exponential_sigmas": "exponential",
-        "use_beta_sigmas": "beta",
-    }
-    on = [key for key in keys if config.get(key)]
+    on = [key for key in SWITCHES if config.get(key)]
     if len([key for key in on if key != "use_lu_lambdas"]) > 1:
         raise ValueError(f"only one of {', '.join(on)} may be True: turn the others off")
-    return (keys[on[0]], on[0]) if on else None
+    return (SWITCHES[on[0]], on[0]) if on else None
