@@ -17,7 +17,7 @@ from fewstep.samplers.arguments import check_arguments
 from fewstep.samplers.choose import choose, made_up
 from fewstep.samplers.convert import Prediction
 from fewstep.samplers.execute import Executor
-from fewstep.samplers.index import Earlier, noise_source
+from fewstep.samplers.index import Runs, noise_source
 from fewstep.samplers.late import grid_below, own_ratio, starting_entry
 from fewstep.samplers.output import StepOutput, StepPair
 from fewstep.samplers.plan import Plan
@@ -80,7 +80,7 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         config = settings.live(self.config)
         Prediction(config["prediction_type"])
         self._run: Trajectory | None = None
-        self._earlier = Earlier()
+        self._runs = Runs()
         self._training = PublicTensors(training_levels(self.process, config))
 
     def to_json_string(self) -> str:
@@ -259,15 +259,13 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         config = settings.live(self.config)
         self._sigma_data = settings.sigma_data_of(config)
         self._learned_variance = config.get("variance_type") in ("learned", "learned_range")
-        if self._run is not None:
-            self._earlier.append(self.timesteps)
         self._run = Trajectory(
             planned,
             self._executes(config),
             native=isinstance(process, Flow),
             tables=training_tables(process),
             device=device,
-            earlier=self._earlier,
+            runs=self._runs,
         )
 
     def _executes(self, config: Mapping[str, Any]) -> Callable[[Plan], Executor]:

@@ -11,20 +11,30 @@ from torch import Tensor
 SHARED = "pass each entry once and in order, and use one scheduler for each trajectory: clone()"
 
 
-class Earlier(deque[Tensor]):
-    """The ``timesteps`` of a scheduler's last runs, to recognise entries of them by.
+class Runs(deque[tuple[Tensor, frozenset[float]]]):
+    """``timesteps`` of a scheduler's last runs and their values, to recognise entries of them by.
 
-    A copy of a scheduler has had no run, so a copy of this is empty.
+    A copy of a scheduler shares no run with it, so a copy of this is empty.
     """
 
     def __init__(self) -> None:
         super().__init__(maxlen=64)
 
-    def __deepcopy__(self, memo: object) -> "Earlier":
-        return Earlier()
+    def __deepcopy__(self, memo: object) -> "Runs":
+        return Runs()
 
-    def __reduce__(self) -> tuple[type["Earlier"], tuple[()]]:
-        return Earlier, ()
+    def __reduce__(self) -> tuple[type["Runs"], tuple[()]]:
+        return Runs, ()
+
+    def knows(self, timestep: Any) -> bool:
+        """Whether it is an entry of one of them: a view, or a number of its value."""
+        runs = list(self)  # other threads append
+        if isinstance(timestep, Tensor) and any(
+            _entry_in(own, timestep) is not None for own, _ in runs
+        ):
+            return True
+        value = _plain(timestep)
+        return value is not None and any(value in values for _, values in runs)
 
 
 class Position:
@@ -36,7 +46,7 @@ class Position:
     Args:
         timesteps: the entries, as pipelines see them.
         values: the same numbers on the CPU.
-        earlier: those of earlier runs of the same scheduler.
+        runs: of the same scheduler.
 
     Attributes:
         begin: the entry to start at, if somebody has said so.
@@ -44,12 +54,13 @@ class Position:
         why: who set ``begin``, where it was not ``set_begin_index``; for messages.
     """
 
-    def __init__(self, timesteps: Tensor, values: Tensor, earlier: Sequence[Tensor] = ()) -> None:
+    def __init__(self, timesteps: Tensor, values: Tensor, runs: Runs) -> None:
         self.timesteps, self.values = timesteps, values
         self.begin: int | None = None
         self.start: int | None = None
         self.why = ""
-        self._earlier = earlier
+        self._runs = runs
+        runs.append((timesteps, frozenset(values.tolist())))
         # One token a step. ``pop`` is a single operation of the interpreter, so that two threads
         # never take the same step.
         self._turns = list(range(len(timesteps)))[::-1]
@@ -92,7 +103,7 @@ class Position:
         """The entry that ``timestep`` shares its memory with."""
         if not isinstance(timestep, Tensor):
             return None
-        if torch.compiler.is_compiling() or timestep.device != self.timesteps.device:
+        if torch.compiler.is_compiling():
             return None
         return _entry_in(self.timesteps, timestep)
 
@@ -127,38 +138,47 @@ class Position:
                 "values; for samples at different steps use fewstep.BatchedPlan"
             )
         distance = (self.values - float(timestep)).abs()
-        return int(distance.argmin())
+        nearest = int(distance.argmin())
+        if _plain(timestep) != float(self.values[nearest]):
+            self._check_value(timestep, nearest)
+        return nearest
 
     def _check_value(self, timestep: Any, entry: int) -> None:
         """Refuses what is no view and yet plainly another entry, as far as no device is read.
 
         Whole numbers pass: they are times of a table that are cut, or of no schedule at all.
         """
-        if isinstance(timestep, Tensor):
-            if torch.compiler.is_compiling():
-                return
-            if any(_entry_in(own, timestep) is not None for own in self._earlier):
-                raise ValueError(
-                    "step() got an entry of timesteps of an earlier set_timesteps(), which another "
-                    f"run has called since: {SHARED}"
-                )
-            cheap = timestep.is_cpu and timestep.numel() == 1 and timestep.is_floating_point()
-        else:
-            cheap = isinstance(timestep, float | np.floating)
-        if not cheap:
+        if torch.compiler.is_compiling():
             return
-        same = (self.values == float(timestep)).nonzero().flatten().tolist()
+        value = _plain(timestep)
+        same = [] if value is None else (self.values == value).nonzero().flatten().tolist()
         if same and entry not in same:
             raise ValueError(
-                f"step() got the time {float(timestep):g} of entry {same[0]}, expected entry "
+                f"step() got the time {value:g} of entry {same[0]}, expected entry "
                 f"{entry}{self.why}: {SHARED}"
+            )
+        if not same and self._runs.knows(timestep):
+            raise ValueError(
+                "step() got a time that timesteps held before set_timesteps(), or add_noise() from "
+                f"an image, was called again: read timesteps after it, {SHARED}"
             )
 
     def _done(self) -> str:
         return f"all {len(self.timesteps)} steps are done; call set_timesteps(n) for another run"
 
 
+def _plain(timestep: Any) -> float | None:
+    """A floating-point number that can be looked at without waiting for a device."""
+    if isinstance(timestep, Tensor):
+        cheap = timestep.is_cpu and timestep.numel() == 1 and timestep.is_floating_point()
+    else:
+        cheap = isinstance(timestep, float | np.floating)
+    return float(timestep) if cheap else None
+
+
 def _entry_in(own: Tensor, timestep: Tensor) -> int | None:
+    if timestep.device != own.device:
+        return None
     offset = timestep.data_ptr() - own.data_ptr()
     size = own.element_size()
     inside = 0 <= offset < size * len(own) and timestep.dtype == own.dtype

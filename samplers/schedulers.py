@@ -8,10 +8,11 @@ not to lie in a folder that is named like a pipeline of its own.
 """
 
 import json
-from dataclasses import astuple
+import warnings
 from typing import Any
 
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
 
 from fewstep.samplers import settings
 from fewstep.samplers.adapter import PlanSchedulerMixin
@@ -21,7 +22,7 @@ from fewstep.samplers.registry import SAMPLERS, check_process
 from fewstep.samplers.restart_recipes import recipe
 from fewstep.samplers.settings import with_settings
 from fewstep.samplers.starts import GaussianStartMixin
-from fewstep.samplers.trajectory import Planned
+from fewstep.samplers.trajectory import Planned, Trajectory
 from fewstep.samplers.tuned_files import check_prediction
 from fewstep.schedules.breaks import warn_unsnapped
 from fewstep.schedules.grids import Grid
@@ -31,6 +32,32 @@ __all__ = [
     "EDMStochastic", "Euler", "EulerAncestral", "Heun", "PlanScheduler", "Restart", "SASolver",
     "SchedulerMixin", "UniPC",
 ]  # fmt: skip
+
+CLIMBS = "{} climbs back in noise, which would undo the image that this run starts from: {}"
+
+
+class ClimbingMixin(PlanSchedulerMixin):
+    """A scheduler whose solver adds noise to go back up.
+
+    With the noise goes what an image-to-image run has kept of its image, whatever its strength. On
+    the automatic grid such a run does not climb, and on a grid that was named it does; either is
+    said in a warning.
+    """
+
+    def _calm(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The solver's options without climbs."""
+        raise NotImplementedError
+
+    def _late_options(self, rho: float) -> dict[str, Any]:
+        if self.plan is not None and self.plan.draws:
+            warnings.warn(CLIMBS.format(self.sampler, "it does not here"), stacklevel=5)
+        return self._calm(super()._late_options(rho))
+
+    def _begin(self, run: Trajectory, entry: int, sample: Tensor) -> None:
+        super()._begin(run, entry, sample)
+        if entry and run.noised and run.executor.plan.draws:
+            remedy = "leave the grid automatic, or take a solver that does not"
+            warnings.warn(CLIMBS.format(self.sampler, remedy), stacklevel=4)
 
 
 @with_settings(SAMPLERS["ddim"].options())
@@ -105,10 +132,16 @@ class Heun(PlanSchedulerMixin):
 
 
 @with_settings(SAMPLERS["edm"].options())
-class EDMStochastic(PlanSchedulerMixin):
-    """EDM's churn (arXiv:2206.00364); options of :func:`fewstep.samplers.heun.edm_stochastic`."""
+class EDMStochastic(ClimbingMixin):
+    """EDM's churn (arXiv:2206.00364); options of :func:`fewstep.samplers.heun.edm_stochastic`.
+
+    See :class:`ClimbingMixin` for runs from an image.
+    """
 
     sampler = "edm"
+
+    def _calm(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {**options, "churn": 0.0}
 
 
 @with_settings(SAMPLERS["sa"].options())
@@ -119,26 +152,17 @@ class SASolver(PlanSchedulerMixin):
 
 
 @with_settings(SAMPLERS["restart"].options())
-class Restart(PlanSchedulerMixin):
+class Restart(ClimbingMixin):
     """Restart (arXiv:2306.14878); options of :func:`fewstep.samplers.restart.restart`.
 
-    A run from an image has the intervals that lie below its first level.
+    See :class:`ClimbingMixin` for runs from an image.
     """
 
     sampler = "restart"
 
-    def _late_options(self, rho: float) -> dict[str, Any]:
-        options = super()._late_options(rho)
+    def _calm(self, options: dict[str, Any]) -> dict[str, Any]:
         made = recipe(**options)
-        if isinstance(made.intervals, str):
-            return options
-        below = [[*astuple(interval)] for interval in made.intervals if interval.high <= rho]
-        whole = {"solver": made.solver, "inner": made.inner, "noise_scale": made.noise_scale}
-        return {**whole, "intervals": below, "preset": ""}
-
-    def _rebuild(self, grid: Grid, nfe: int) -> Plan:
-        made = recipe(**SAMPLERS["restart"].taken(settings.live(self.config)))
-        return made.main.plan(grid, nfe)
+        return {"intervals": [], "solver": made.solver, "noise_scale": made.noise_scale}
 
 
 @with_settings(SAMPLERS["dc"].options())

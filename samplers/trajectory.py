@@ -4,7 +4,7 @@ Everything that a run changes is in one object, which ``set_timesteps`` replaces
 thread that is in the middle of a step goes on with the run that it began.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewstep.samplers.execute import Executor
-from fewstep.samplers.index import Position
+from fewstep.samplers.index import Position, Runs
 from fewstep.samplers.plan import Evaluation, Plan
 from fewstep.samplers.public import PublicTensors
 from fewstep.schedules.grids import Grid
@@ -56,7 +56,7 @@ class Trajectory:
         native: whether ``sigmas`` shows sigma itself (flows) or sigma / alpha.
         tables: more public tensors, of the training process.
         device: of ``timesteps``.
-        earlier: the ``timesteps`` of the scheduler's earlier runs.
+        runs: of the scheduler.
 
     Attributes:
         planned: what ``set_timesteps`` decided, or what a late start made of it.
@@ -77,7 +77,7 @@ class Trajectory:
         native: bool,
         tables: dict[str, Tensor],
         device: torch.device | str | None,
-        earlier: Sequence[Tensor],
+        runs: Runs,
     ) -> None:
         plan = planned.plan
         self.planned, self._execute, self._native = planned, execute, native
@@ -86,7 +86,7 @@ class Trajectory:
         self.public = PublicTensors(
             {"timesteps": times, "sigmas": sigmas, **tables}, device, ["timesteps"]
         )
-        self.position = Position(self.public["timesteps"], times, earlier)
+        self.position = Position(self.public["timesteps"], times, runs)
         self.moved_from: float | None = None
         self.noised = False
 
