@@ -120,7 +120,10 @@ def _imports(name: str, path: Path) -> tuple[Import, ...]:
 
 @lru_cache(maxsize=1024)
 def _parsed(name: str, is_package: bool, text: str) -> tuple[Import, ...]:
-    tree = ast.parse(text)
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:  # what cannot be imported imports nothing
+        return ()
     package = name if is_package else name.rpartition(".")[0]
     late = name.partition(".")[0] != OURS
     found: list[Import] = []
