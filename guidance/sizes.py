@@ -6,6 +6,8 @@ ratio is 1 there, so that what it would scale stays as it is. Each sample is loo
 value is read from a device, and gradients at 0 are 0.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,13 +28,14 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 def norm(value: Tensor) -> Tensor:
     """(n,) Euclidean norms of the samples."""
     # Its gradient at 0 is 0, where that of a square root is NaN.
-    return torch.linalg.vector_norm(rows_of(value), dim=1)
+    size: Tensor = torch.linalg.vector_norm(rows_of(value), dim=1)
+    return size
 
 
 def root_mean_square(value: Tensor) -> Tensor:
     """(n,) roots of the mean squares of the samples."""
     rows = rows_of(value)
-    return norm(rows) / max(rows.shape[1], 1) ** 0.5
+    return norm(rows) / math.sqrt(max(rows.shape[1], 1))
 
 
 def deviation(value: Tensor) -> Tensor:
