@@ -4,6 +4,7 @@ Statistics are enough for a Frechet distance. KID, precision, recall and the sli
 features: of 10,000 real samples, by ADM's convention, which a file of ours may hold.
 """
 
+import inspect
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -16,6 +17,7 @@ from torch import Tensor
 from fewstep.eval.cache import cached, digest
 from fewstep.eval.frechet import FrechetReference
 from fewstep.eval.networks.extractors import Extractor
+from fewstep.eval.source_code import code_digest
 from fewstep.eval.statistics_files import (
     FeatureStatistics,
     load_features,
@@ -163,7 +165,9 @@ def _fashion_features(extractor: Extractor) -> Tensor:
         images, _ = load_fashion("train")
         return extractor(images[subset(len(images))]).cpu()
 
-    return cached(f"fashion-features-{extractor.fingerprint[:24]}-{FEATURES}", compute)
+    code = digest([code_digest(extractor, load_fashion), inspect.getsource(subset)])
+    key = f"fashion-features-{extractor.fingerprint[:24]}-{FEATURES}-{code[:24]}"
+    return cached(key, compute)
 
 
 def _from_file(path: Path) -> Reference:

@@ -10,7 +10,8 @@ from einops import repeat
 from torch import Tensor, nn
 
 from fewstep.guidance.context import Context, Counters, Draws, fresh_leaf
-from fewstep.guidance.rows import Row, Steps, joined, signature, taken
+from fewstep.guidance.rows import Row, Steps, column, joined, signature, taken
+from fewstep.guidance.sizes import deviation
 from fewstep.guidance.time_embedding import shifted, time_embeddings
 from fewstep.schedules import NoiseProcess
 from fewstep.types import Denoiser, Level
@@ -185,8 +186,7 @@ class Noise:
                 self._made[width] = self._draw(width)
             noise = self._made[width][rows].to(embedding.device)
             # Relative to the spread of each row's own embedding.
-            spread = embedding.float().std(dim=-1, keepdim=True)
-            return (embedding + spread * noise).to(embedding.dtype)
+            return (embedding + column(deviation(embedding), noise) * noise).to(embedding.dtype)
 
         return add
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fewstep.guidance.context import Context
 from fewstep.guidance.contrast import Contrast, checked_labels
-from fewstep.guidance.rows import Row, TimeNoise
+from fewstep.guidance.rows import Row, TimeNoise, column
+from fewstep.guidance.sizes import deviation
 from fewstep.types import RunFacts
 
 ICGMode = Literal["class", "gaussian", "text"]
@@ -86,9 +87,8 @@ class ICG(Contrast):
         if not embedding.is_floating_point():
             raise ValueError("ICG in gaussian mode needs an embedding; for labels use mode='class'")
         noise = ctx.draws.normal(embedding.shape[1:], ctx.level.step, self.name + key)
-        spread = embedding.float().flatten(1).std(dim=1)
-        column = spread.view(-1, *[1] * (embedding.ndim - 1))
-        return (column * noise.to(embedding.device, non_blocking=True)).to(embedding.dtype)
+        noise = noise.to(embedding.device, non_blocking=True)
+        return (column(deviation(embedding), noise) * noise).to(embedding.dtype)
 
     def _text(self, ctx: Context) -> Any:
         encode = getattr(ctx.denoiser, "random_text", None)

@@ -73,7 +73,8 @@ def facts_of(scheduler: Any, process: NoiseProcess, start: int) -> RunFacts:
     times = torch.as_tensor(scheduler.timesteps).tolist()[start:]
     nodes = [(t, *map(float, process.alpha_sigma(t))) for t in times]
     begins = [i % scheduler.order == 0 for i in range(len(nodes))]
-    return RunFacts(levels_of(nodes, begins), looks_back(scheduler), _is_noisy(scheduler))
+    reads = max(looks_back(scheduler), scheduler.order)  # Heun's steps average two outputs
+    return RunFacts(levels_of(nodes, begins), reads, _is_noisy(scheduler))
 
 
 def looks_back(scheduler: Any) -> int:

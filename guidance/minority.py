@@ -15,7 +15,8 @@ from fewstep.guidance.gradients import (
     log_probability,
     takes_level,
 )
-from fewstep.guidance.rows import Direction, Row, Steps
+from fewstep.guidance.rows import Direction, Row, Steps, column
+from fewstep.guidance.sizes import ratio, rows_of
 from fewstep.types import Level
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -123,10 +124,10 @@ class SelfMinority(Source):
             values = self.distance(first, again.detach().clone())
             found = differentiated(values, ctx.leaf, self.name, checked=checked, shared=True)
         ctx.counters.backward_rows += len(ctx.x)
-        largest = found.flatten(1).abs().amax(dim=1).clamp_min(torch.finfo(found.dtype).tiny)
+        largest = rows_of(found).abs().amax(dim=1)
         # In coordinates of unit variance, so that it is the same for every process.
-        unit = found / largest.view(-1, *[1] * (found.ndim - 1))
-        return Direction(rho**2 / math.sqrt(1 + rho**2) * unit.to(first.dtype), self.scale)
+        unit = column(ratio(1.0, largest), first) * found.to(first.dtype)
+        return Direction(rho**2 / math.sqrt(1 + rho**2) * unit, self.scale)
 
     def _noisy_level(self, ctx: Context) -> Level:
         process = ctx.denoiser.process

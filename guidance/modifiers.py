@@ -171,6 +171,8 @@ class CFGpp(Modifier):
             )
 
     def shape(self, base: Tensor, direction: Direction, ctx: Context) -> Direction:
+        if ctx.level.next_rho == ctx.level.rho:
+            return direction  # the step goes nowhere, whatever the scale
         scale = self.lam / (1 - ctx.level.next_rho / ctx.level.rho)
         return Direction(direction.delta, scale - 1)
 

@@ -12,14 +12,10 @@ from fewstep.guidance.context import Context
 from fewstep.guidance.expression import Expression, Modifier
 from fewstep.guidance.modifiers import only_contrast
 from fewstep.guidance.rows import Direction, column
+from fewstep.guidance.sizes import deviation, norm, ratio, root_mean_square, share
 from fewstep.types import Level, RunFacts
 
 Space = Literal["data", "noise", "velocity"]
-
-
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """(n,) inner products of the samples."""
-    return (a * b).flatten(1).sum(dim=1)
 
 
 def to_space(x0: Tensor, x: Tensor, level: Level, space: Space) -> Tensor:
@@ -37,6 +33,18 @@ def from_space(value: Tensor, x: Tensor, level: Level, space: Space) -> Tensor:
     if space == "noise":
         return (x - level.sigma * value) / level.alpha
     return (x - level.sigma * value) / (level.alpha + level.sigma)
+
+
+def grain(value: Tensor, x: Tensor, level: Level, space: Space) -> Tensor:
+    """(n,) the rounding of a prediction in a space, as a root mean square.
+
+    A constant that the network returned has passed through x0 and back, in the dtype of ``x``: it
+    is constant up to some roundings of the terms that it was made of.
+    """
+    terms = root_mean_square(value)
+    if space != "data":
+        terms = terms + root_mean_square(x) / level.sigma
+    return 2 * torch.finfo(x.dtype).eps * terms
 
 
 @dataclass(frozen=True)
@@ -82,11 +90,9 @@ class Project(Modifier):
         if self.beta:
             delta = self._with_momentum(delta, ctx)
         if self.r is not None:
-            norm = inner(delta, delta).sqrt()
-            delta = column((self.r / norm).clamp(max=1.0), delta) * delta
-        # A zero base has no direction: nothing is parallel to it.
-        share = inner(delta, base) / inner(base, base).clamp_min(torch.finfo(base.dtype).tiny)
-        delta = delta - (1 - self.eta) * column(share, base) * base
+            delta = column(ratio(self.r, norm(delta)).clamp(max=1.0), delta) * delta
+        # A zero base has no direction: whatever its share, nothing is taken away.
+        delta = delta - (1 - self.eta) * column(share(delta, base), base) * base
         return Direction(delta, direction.strength)
 
     def _with_momentum(self, delta: Tensor, ctx: Context) -> Tensor:
@@ -102,6 +108,8 @@ class Project(Modifier):
 @dataclass(frozen=True)
 class Rescale(Modifier):
     """Rescales the guided prediction to the deviation of the unguided one, blended by phi.
+
+    A sample of which either is constant, and so has no deviation, is left as it is.
 
     Args:
         phi: in [0, 1]; 0 does nothing.
@@ -130,8 +138,10 @@ class Rescale(Modifier):
         x = ctx.x.to(base.dtype)
         plain = to_space(base, x, ctx.level, self.space)
         guided = to_space(base + direction.total, x, ctx.level, self.space)
-        ratio = plain.flatten(1).std(dim=1) / guided.flatten(1).std(dim=1)
-        scaled = column(self.phi * ratio + (1 - self.phi), guided) * guided
+        factor = ratio(
+            deviation(plain), deviation(guided), grain(plain, ctx.x, ctx.level, self.space)
+        )
+        scaled = column(self.phi * factor + (1 - self.phi), guided) * guided
         return Direction(from_space(scaled, x, ctx.level, self.space) - base, 1.0)
 
 
@@ -139,8 +149,8 @@ class Rescale(Modifier):
 class ZeroStar(Modifier):
     """CFG-Zero*, in velocity space, for flow models.
 
-    With a = <c, u> / |u|^2 for each sample the guided velocity is a u + w (c - a u), and the first
-    solver steps have velocity zero.
+    With a = <c, u> / |u|^2 for each sample (1 where u is 0) the guided velocity is
+    a u + w (c - a u), and the first solver steps have velocity zero.
 
     Args:
         zero_steps: how many, >= 0; about 4 % of the run.
@@ -187,7 +197,8 @@ class ZeroStar(Modifier):
             return Direction(x / (level.alpha + level.sigma) - base, 1.0)
         c = to_space(base, x, level, "velocity")
         u = to_space(base - direction.delta, x, level, "velocity")
-        a = column(inner(c, u) / (inner(u, u) + 1e-8), u)
+        count = u[:1].numel() ** 0.5  # from a root mean square to a norm
+        a = column(share(c, u, count * grain(u, ctx.x, level, "velocity")), u)
         # x0 falls by sigma / (alpha + sigma) for each unit of velocity.
         unit = -level.sigma / (level.alpha + level.sigma)
         return Direction(unit * (c - a * u), direction.strength)

@@ -234,9 +234,9 @@ def test_keys_are_the_same_for_equal_models_and_differ_for_others() -> None:
     assert " at 0x" not in key("gfcg:2", exact) + key("gfcg:2", problem)
 
 
-def test_functions_have_no_key_and_are_not_cached(exact: Problem) -> None:
-    guidance = CFG(2.0) | ScaleSchedule(lambda u: u)
-    assert reference_key(exact.fingerprint, exact.process, guidance) is None
+def test_functions_without_source_have_no_key_and_are_not_cached(exact: Problem) -> None:
+    guidance = CFG(2.0) | ScaleSchedule(eval("lambda u: u"))
+    assert reference_key(exact, guidance, by=reference_solution) is None
     noise, labels = exact.initial_noise(1, dtype=torch.float64), exact.labels(1)
     first = exact.reference(noise, labels, guidance)
     assert torch.equal(exact.reference(noise, labels, guidance), first)

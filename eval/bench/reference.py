@@ -1,5 +1,6 @@
 """The fine solution that samplers are scored against."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from fewstep.eval.keys import checked_field, reference_key
 from fewstep.eval.problems import Problem
 from fewstep.guidance import Counters, Expression
 from fewstep.samplers import build_plan, sample
+from fewstep.samplers.execute import Executor
 from fewstep.types import Denoiser, Level
 
 # On the bundled network its root mean square distance to torchdiffeq's dopri8 at tolerance 1e-5,
@@ -42,8 +44,9 @@ def fine_reference(
     breakpoints = checked_field(guidance)
     calls = NETWORK_CALLS_WITH_BREAKPOINTS if breakpoints else NETWORK_CALLS
     plan = build_plan(NETWORK_SPEC, problem.process, calls, breakpoints)
+    # With the table the code that made it is in the key, so that of the executor is enough.
     key = reference_key(
-        problem.fingerprint, problem.process, guidance, plan.to_json(), noise, labels
+        problem, guidance, plan.to_json(), inspect.getsource(sample), noise, labels, by=Executor
     )
     unit = noise / problem.start_scale
 

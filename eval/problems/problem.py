@@ -5,6 +5,7 @@ the probability-flow ODE at sigma -> 0 from the same starting state. A variance-
 starts from unit normal noise at the last training time, as pipelines do.
 """
 
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -141,7 +142,9 @@ class Problem:
             ValueError: for guidance without a solution (``Expression.is_field``).
         """
         breakpoints = checked_field(guidance)
-        key = reference_key(self.fingerprint, self.process, guidance, noise, cond)
+        key = reference_key(
+            self, guidance, inspect.getsource(type(self)._solve), noise, cond, by=reference_solution
+        )
         solution = cached(
             key and f"{_file_name(self.name)}-{key[:24]}",
             lambda: self._solve(noise, cond, guidance, breakpoints),

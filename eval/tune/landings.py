@@ -1,5 +1,6 @@
 """The Gaussian that takes the noise to a landing: fitted to samples of the model."""
 
+import inspect
 import math
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from fewstep.eval.tune.teachers import split_noises
 from fewstep.guidance import CFG, Expression
 from fewstep.samplers import build_plan, sample
 from fewstep.samplers.class_gaussians import ClassGaussians
+from fewstep.samplers.execute import Executor
 from fewstep.samplers.gaussian import GaussianFit, level_of
 from fewstep.samplers.gaussian_fit import fit_channels, fit_classes, fit_gaussian, fit_shared
 from fewstep.samplers.tuning.scan import SCALES, Landings
@@ -57,8 +59,9 @@ def model_samples(
     breakpoints = () if guidance is None else guidance.breakpoints()
     plan = build_plan(SPEC, problem.process, CALLS, breakpoints)
     key = reference_key(
-        problem.fingerprint, problem.process, guidance, plan.to_json(), "samples", noise, labels
-    )
+        problem, guidance, plan.to_json(), "samples", inspect.getsource(sample), noise, labels,
+        by=Executor,
+    )  # fmt: skip
 
     def solve() -> Tensor:
         made, size = [], batch_of(problem)

@@ -1,6 +1,5 @@
 """Noises to tune, select and report on, and the fine solutions from them, kept on disk."""
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from fewstep.eval.keys import checked_field, reference_key
 from fewstep.eval.problems import Problem, rmse
 from fewstep.eval.problems.problem import SOLVED_ELEMENTS, SOLVED_SAMPLES
 from fewstep.guidance import Expression
-from fewstep.samplers.tuning import teacher as code
 from fewstep.samplers.tuning.batches import parts
 from fewstep.samplers.tuning.teacher import (
     Teacher,
@@ -190,8 +188,7 @@ def _key(
     problem: Problem, noise: Tensor, labels: Tensor | None, guidance: Expression | None, grid: Grid
 ) -> str | None:
     key = reference_key(
-        problem.fingerprint, problem.process, guidance,
-        "teacher", fine_plan(grid).to_json(), inspect.getsource(code), noise, labels,
+        problem, guidance, "teacher", fine_plan(grid).to_json(), noise, labels, by=teach
     )  # fmt: skip
     return key and f"teacher-{key[:32]}"
 
