@@ -6,7 +6,6 @@ import torch
 from helpers import scheduler_classes
 from tiny_pipelines import (
     FROM_IMAGE,
-    FROM_IMAGE_UP,
     IMAGE,
     PIPELINES,
     PROMPT,
@@ -38,7 +37,7 @@ def test_n_calls_and_n_ticks(case: str, cls: type) -> None:
 def test_strength_is_a_share_of_the_calls(case: str, cls: type) -> None:
     """Pipelines of Stable Diffusion make int(n strength) calls; those of flows round up."""
     pipe, inputs = with_scheduler(case, cls)
-    up = case in FROM_IMAGE_UP
+    up = case in ("sd3_img2img", "flux_img2img")
     for strength, expected in ((0.5, 3), (0.9, 6 if up else 5), (0.2, 2 if up else 1), (1.0, 6)):
         with Watch(pipe) as seen:
             run(pipe, 6, strength=strength, **inputs)

@@ -171,27 +171,29 @@ PIPELINES: dict[str, Case] = {
 # Families whose text encoders are not built.
 NEWER = {**IMAGES, **VIDEOS}
 MASKED = {"image": IMAGE, "mask_image": RIGHT}
-# Pipelines that take ``strength``; those of FROM_IMAGE_UP make n strength calls, rounded up.
-FROM_IMAGE_UP: dict[str, Case] = {
-    "sd3_img2img": (sd3_img2img, {**FLOW, "image": IMAGE}),
-    "sd3_inpaint": (sd3_inpaint, {**FLOW, **MASKED}),
-    "flux_img2img": (flux_img2img, {**FLOW, "image": IMAGE}),
-    "flux_inpaint": (flux_inpaint, {**FLOW, **MASKED}),
-    **IMAGES_FROM_IMAGE,
-}
+# Pipelines that take ``strength``.
 FROM_IMAGE: dict[str, Case] = {
     "img2img": (img2img, {"prompt": PROMPT, "image": IMAGE}),
     "inpaint": PIPELINES["inpaint"],
     "sdxl_img2img": (sdxl_img2img, {"prompt": PROMPT, "image": IMAGE}),
-    "sdxl_inpaint": (sdxl_inpaint, {**SMALL, **MASKED}),
-    **VIDEOS_FROM_VIDEO,
-    **FROM_IMAGE_UP,
+    "sd3_img2img": (sd3_img2img, {**FLOW, "image": IMAGE}),
+    "flux_img2img": (flux_img2img, {**FLOW, "image": IMAGE}),
 }
+MORE_FROM_IMAGE: dict[str, Case] = {
+    "sdxl_inpaint": (sdxl_inpaint, {**SMALL, **MASKED}),
+    "sd3_inpaint": (sd3_inpaint, {**FLOW, **MASKED}),
+    "flux_inpaint": (flux_inpaint, {**FLOW, **MASKED}),
+    **IMAGES_FROM_IMAGE,
+    **VIDEOS_FROM_VIDEO,
+}
+# They make int(n strength) calls of n; all other pipelines round up.
+ROUNDED_DOWN = ("img2img", "inpaint", "sdxl_img2img", "sdxl_inpaint", "wan_video2video")
+CASES = {**PIPELINES, **NEWER, **FROM_IMAGE, **MORE_FROM_IMAGE}
 
 
 def with_scheduler(case: str, cls: type, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
     """A pipeline with a scheduler of ours, and what to call it with."""
-    build, inputs = {**PIPELINES, **NEWER, **FROM_IMAGE}[case]
+    build, inputs = CASES[case]
     pipe = build()
     pipe.scheduler = cls.from_config(pipe.scheduler.config, **kwargs)
     return pipe, inputs

@@ -13,15 +13,20 @@ def network(pipe: Any) -> torch.nn.Module:
     return pipe.transformer if "transformer" in pipe.components else pipe.unet
 
 
-def run(pipe: Any, n: int | None = None, *, seed: int = 1, **kwargs: Any) -> np.ndarray:
-    """What the pipeline makes, finite; arrays unless ``output_type`` says otherwise."""
+def results(pipe: Any, n: int | None = None, *, seed: int = 1, **kwargs: Any) -> list[np.ndarray]:
+    """What the pipeline makes, all of it finite: one array, or a film and its sound."""
     kwargs = {"generator": torch.Generator().manual_seed(seed), "output_type": "np", **kwargs}
     if n is not None:
         kwargs["num_inference_steps"] = n
     result = pipe(**kwargs)
     made = [np.asarray(result[name]) for name in MADE if name in result]
     assert all(np.isfinite(part).all() for part in made)
-    return made[0]
+    return made
+
+
+def run(pipe: Any, n: int | None = None, **kwargs: Any) -> np.ndarray:
+    """What the pipeline makes, finite; arrays unless ``output_type`` says otherwise."""
+    return results(pipe, n, **kwargs)[0]
 
 
 class Watch:
