@@ -1,6 +1,7 @@
 """Small randomly initialised networks, and a tokenizer of letters: nothing is downloaded."""
 
 import functools
+import inspect
 import json
 import tempfile
 from collections.abc import Callable
@@ -55,6 +56,14 @@ def present(cases: dict[str, tuple[str, Callable[[type], Any], dict[str, Any]]])
         for name, (kind, build, inputs) in cases.items()
         if hasattr(diffusers, kind)
     }
+
+
+def known(kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Those options that a class of pipelines takes in this version of diffusers."""
+    if not hasattr(diffusers, kind):
+        return {}
+    taken = inspect.signature(getattr(diffusers, kind).__call__).parameters
+    return {key: value for key, value in options.items() if key in taken}
 
 
 @functools.cache

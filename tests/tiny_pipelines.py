@@ -9,7 +9,7 @@ import diffusers
 import tiny_parts as parts
 from tiny_images import IMAGES, IMAGES_FROM_IMAGE
 from tiny_parts import IMAGE, PROMPT, RIGHT, Case, seeded
-from tiny_videos import VIDEOS, VIDEOS_FROM_VIDEO, wan
+from tiny_videos import VIDEOS, VIDEOS_FROM_VIDEO, WAN, wan
 
 SCALED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -166,7 +166,7 @@ PIPELINES: dict[str, Case] = {
     "sdxl": (sdxl, SMALL),
     "sd3": (sd3, FLOW),
     "flux": (flux, FLOW),
-    "wan": (wan, {**FLOW, "num_frames": 5, "guidance_scale": 1.0}),
+    "wan": (wan, {**WAN, "num_frames": 5}),
 }
 # Families whose text encoders are not built.
 NEWER = {**IMAGES, **VIDEOS}

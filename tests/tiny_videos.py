@@ -69,6 +69,7 @@ def _ltx2() -> dict[str, Any]:
     )  # fmt: skip
     connectors = LTX2TextConnectors(
         caption_channels=WIDTH, text_proj_in_factor=1, connector_rope_base_seq_len=8,
+        rope_theta=1e4, rope_double_precision=True, causal_temporal_positioning=False,
         **{f"{name}_connector_{key}": value for name in ("video", "audio") for key, value in (
             ("num_attention_heads", 2), ("attention_head_dim", 4), ("num_layers", 1),
             ("num_learnable_registers", None),
@@ -162,14 +163,15 @@ def stable_audio(kind: type) -> Any:
 
 SMALL = {"height": 16, "width": 16, "num_frames": 5, **LATENT}
 TEXT = {"prompt_embeds": embedded(4, WIDTH), "prompt_attention_mask": parts.all_seen(4)}
-# A scale of 1, or of 0 where guidance adds to 1, is one call a step.
 UNGUIDED = {"guidance_scale": 1.0}
 TOKENS = {"num_frames": 9, **LATENT}  # each is eight frames and a square of 32 or 64 pixels
 LTX2 = {
-    **TEXT, **TOKENS, "height": 128, "width": 128,
-    **{f"{name}guidance_scale": 1.0 for name in ("", "audio_")},
-    **{f"{name}modality_scale": 1.0 for name in ("", "audio_")},
-    **{f"{name}stg_scale": 0.0 for name in ("", "audio_")},
+    **TEXT, **TOKENS, **UNGUIDED, "height": 128, "width": 128,
+    # Guidance that the first version did not have.
+    **parts.known("LTX2Pipeline", {
+        "stg_scale": 0.0, "modality_scale": 1.0, "audio_guidance_scale": 1.0,
+        "audio_stg_scale": 0.0, "audio_modality_scale": 1.0,
+    }),
 }  # fmt: skip
 VIDEOS = present({
     "hunyuan_video": ("HunyuanVideoPipeline", hunyuan_video,
@@ -187,9 +189,11 @@ VIDEOS = present({
         "negative_attention_mask": parts.all_seen(4),
     }),
 })  # fmt: skip
+# Embedded, since some versions cannot read a prompt without ftfy.
+WAN = {
+    "prompt_embeds": embedded(4, 2 * parts.WIDTH), "height": 16, "width": 16,
+    "negative_prompt_embeds": embedded(4, 2 * parts.WIDTH, seed=1), **UNGUIDED,
+}  # fmt: skip
 VIDEOS_FROM_VIDEO = present({
-    "wan_video2video": ("WanVideoToVideoPipeline", wan, {
-        "prompt_embeds": embedded(4, 2 * parts.WIDTH), "video": VIDEO, **UNGUIDED,
-        "height": 16, "width": 16,
-    }),
+    "wan_video2video": ("WanVideoToVideoPipeline", wan, {**WAN, "video": VIDEO}),
 })  # fmt: skip
