@@ -1,9 +1,12 @@
 """Small randomly initialised networks, and a tokenizer of letters: nothing is downloaded."""
 
 import functools
+import inspect
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -17,6 +20,50 @@ from transformers import (
 )
 
 WIDTH = 16  # of the text encoders
+PROMPT = "a b c"
+IMAGE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+RIGHT = torch.zeros(1, 1, 16, 16)  # a mask: the right half is to be painted
+RIGHT[..., 8:] = 1
+Case = tuple[Callable[[], Any], dict[str, Any]]  # a builder, and what to call its pipeline with
+
+
+def seeded(build: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Components that are made once, from a seed of their own, leaving the global one alone."""
+
+    @functools.cache
+    def once() -> dict[str, Any]:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return build()
+
+    return once
+
+
+def embedded(length: int, width: int, seed: int = 0) -> torch.Tensor:
+    """(1, length, width) as from a text encoder, for pipelines whose own cannot be this small."""
+    return torch.randn(1, length, width, generator=torch.Generator().manual_seed(seed))
+
+
+def all_seen(length: int) -> torch.Tensor:
+    """The attention mask of a text without padding."""
+    return torch.ones(1, length, dtype=torch.long)
+
+
+def present(cases: dict[str, tuple[str, Callable[[type], Any], dict[str, Any]]]) -> dict[str, Case]:
+    """Those cases whose class of pipelines this version of diffusers has, as builders."""
+    return {
+        name: (functools.partial(build, getattr(diffusers, kind)), inputs)
+        for name, (kind, build, inputs) in cases.items()
+        if hasattr(diffusers, kind)
+    }
+
+
+def known(kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Those options that a class of pipelines takes in this version of diffusers."""
+    if not hasattr(diffusers, kind):
+        return {}
+    taken = inspect.signature(getattr(diffusers, kind).__call__).parameters
+    return {key: value for key, value in options.items() if key in taken}
 
 
 @functools.cache
@@ -74,9 +121,9 @@ def sdxl_unet() -> diffusers.UNet2DConditionModel:
     )  # fmt: skip
 
 
-def sd3_transformer() -> diffusers.SD3Transformer2DModel:
+def sd3_transformer(channels: int = 4) -> diffusers.SD3Transformer2DModel:
     return diffusers.SD3Transformer2DModel(
-        sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=1,
+        sample_size=8, patch_size=2, in_channels=channels, out_channels=channels, num_layers=1,
         attention_head_dim=8, num_attention_heads=2, caption_projection_dim=16,
         joint_attention_dim=2 * WIDTH, pooled_projection_dim=2 * WIDTH, pos_embed_max_size=8,
     ).eval()  # fmt: skip
@@ -87,19 +134,4 @@ def flux_transformer() -> diffusers.FluxTransformer2DModel:
         patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
         num_attention_heads=2, joint_attention_dim=2 * WIDTH, pooled_projection_dim=WIDTH,
         axes_dims_rope=[4, 4, 8],
-    ).eval()  # fmt: skip
-
-
-def wan_transformer() -> diffusers.WanTransformer3DModel:
-    return diffusers.WanTransformer3DModel(
-        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4,
-        out_channels=4, text_dim=2 * WIDTH, freq_dim=32, ffn_dim=16, num_layers=1,
-        cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
-    ).eval()  # fmt: skip
-
-
-def wan_vae() -> diffusers.AutoencoderKLWan:
-    return diffusers.AutoencoderKLWan(
-        base_dim=3, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1,
-        temperal_downsample=[False, True, True], latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
     ).eval()  # fmt: skip

@@ -3,31 +3,15 @@
 Each builder makes the networks once; the pipelines it returns share them.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import diffusers
 import tiny_parts as parts
-import torch
+from tiny_images import IMAGES, IMAGES_FROM_IMAGE
+from tiny_parts import IMAGE, PROMPT, RIGHT, Case, seeded
+from tiny_videos import VIDEOS, VIDEOS_FROM_VIDEO, WAN, wan
 
 SCALED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-PROMPT = "a b c"
-IMAGE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-RIGHT = torch.zeros(1, 1, 16, 16)  # a mask: the right half is to be painted
-RIGHT[..., 8:] = 1
-
-
-def seeded(build: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """Components that are made once, from a seed of their own, leaving the global one alone."""
-
-    @functools.cache
-    def once() -> dict[str, Any]:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return build()
-
-    return once
 
 
 @seeded
@@ -84,6 +68,13 @@ def _sd3() -> dict[str, Any]:
 
 
 @seeded
+def _sd3_inpainting() -> dict[str, Any]:
+    """The pipeline asks for the 16 channels of the checkpoints."""
+    wide = parts.vae(16, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06)
+    return {"transformer": parts.sd3_transformer(channels=16), "vae": wide}
+
+
+@seeded
 def _flux() -> dict[str, Any]:
     decoder = diffusers.AutoencoderKL(
         block_out_channels=(4,), norm_num_groups=1, latent_channels=1, use_quant_conv=False,
@@ -94,12 +85,6 @@ def _flux() -> dict[str, Any]:
         "text_encoder": parts.clip(), "tokenizer": parts.tokenizer(),
         "text_encoder_2": parts.t5(), "tokenizer_2": parts.tokenizer(),
     }  # fmt: skip
-
-
-@seeded
-def _wan() -> dict[str, Any]:
-    text = {"text_encoder": parts.t5(), "tokenizer": parts.tokenizer()}
-    return {"transformer": parts.wan_transformer(), "vae": parts.wan_vae(), **text}
 
 
 def ddpm() -> diffusers.DDPMPipeline:
@@ -135,17 +120,25 @@ def sdxl(kind=diffusers.StableDiffusionXLPipeline):
     return kind(**_sdxl(), scheduler=scheduler, add_watermarker=False)
 
 
+def sdxl_inpaint() -> diffusers.StableDiffusionXLInpaintPipeline:
+    return sdxl(diffusers.StableDiffusionXLInpaintPipeline)
+
+
 def sdxl_img2img() -> diffusers.StableDiffusionXLImg2ImgPipeline:
     return sdxl(diffusers.StableDiffusionXLImg2ImgPipeline)
 
 
-def sd3(kind=diffusers.StableDiffusion3Pipeline, **shifting):
+def sd3(kind=diffusers.StableDiffusion3Pipeline, components=None, **shifting):
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**(shifting or {"shift": 3.0}))
-    return kind(**_sd3(), scheduler=scheduler)
+    return kind(**(components or _sd3()), scheduler=scheduler)
 
 
 def sd3_img2img() -> diffusers.StableDiffusion3Img2ImgPipeline:
     return sd3(diffusers.StableDiffusion3Img2ImgPipeline)
+
+
+def sd3_inpaint() -> diffusers.StableDiffusion3InpaintPipeline:
+    return sd3(diffusers.StableDiffusion3InpaintPipeline, {**_sd3(), **_sd3_inpainting()})
 
 
 def flux(kind=diffusers.FluxPipeline):
@@ -157,18 +150,14 @@ def flux_img2img() -> diffusers.FluxImg2ImgPipeline:
     return flux(diffusers.FluxImg2ImgPipeline)
 
 
-def wan() -> diffusers.WanPipeline:
-    """Video: latents of (batch, channels, frames, height, width)."""
-    scheduler = diffusers.UniPCMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-    )
-    return diffusers.WanPipeline(**_wan(), scheduler=scheduler)
+def flux_inpaint() -> diffusers.FluxInpaintPipeline:
+    return flux(diffusers.FluxInpaintPipeline)
 
 
 SMALL = {"prompt": PROMPT, "height": 16, "width": 16}
 FLOW = {**SMALL, "max_sequence_length": 8}
 # A builder and what to call the pipeline with.
-PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+PIPELINES: dict[str, Case] = {
     "ddpm": (ddpm, {}),
     "dit": (dit, {"class_labels": [1, 2], "guidance_scale": 2.0}),
     "sd": (stable_diffusion, SMALL),
@@ -177,20 +166,34 @@ PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "sdxl": (sdxl, SMALL),
     "sd3": (sd3, FLOW),
     "flux": (flux, FLOW),
-    "wan": (wan, {**FLOW, "num_frames": 5, "guidance_scale": 1.0}),
+    "wan": (wan, {**WAN, "num_frames": 5}),
 }
-FROM_IMAGE: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+# Families whose text encoders are not built.
+NEWER = {**IMAGES, **VIDEOS}
+MASKED = {"image": IMAGE, "mask_image": RIGHT}
+# Pipelines that take ``strength``.
+FROM_IMAGE: dict[str, Case] = {
     "img2img": (img2img, {"prompt": PROMPT, "image": IMAGE}),
     "inpaint": PIPELINES["inpaint"],
     "sdxl_img2img": (sdxl_img2img, {"prompt": PROMPT, "image": IMAGE}),
     "sd3_img2img": (sd3_img2img, {**FLOW, "image": IMAGE}),
     "flux_img2img": (flux_img2img, {**FLOW, "image": IMAGE}),
 }
+MORE_FROM_IMAGE: dict[str, Case] = {
+    "sdxl_inpaint": (sdxl_inpaint, {**SMALL, **MASKED}),
+    "sd3_inpaint": (sd3_inpaint, {**FLOW, **MASKED}),
+    "flux_inpaint": (flux_inpaint, {**FLOW, **MASKED}),
+    **IMAGES_FROM_IMAGE,
+    **VIDEOS_FROM_VIDEO,
+}
+# They make int(n strength) calls of n; all other pipelines round up.
+ROUNDED_DOWN = ("img2img", "inpaint", "sdxl_img2img", "sdxl_inpaint", "wan_video2video")
+CASES = {**PIPELINES, **NEWER, **FROM_IMAGE, **MORE_FROM_IMAGE}
 
 
 def with_scheduler(case: str, cls: type, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
     """A pipeline with a scheduler of ours, and what to call it with."""
-    build, inputs = {**PIPELINES, **FROM_IMAGE}[case]
+    build, inputs = CASES[case]
     pipe = build()
     pipe.scheduler = cls.from_config(pipe.scheduler.config, **kwargs)
     return pipe, inputs

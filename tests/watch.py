@@ -6,20 +6,27 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+MADE = ("frames", "images", "audios", "audio")  # a film first, then its sound
+
 
 def network(pipe: Any) -> torch.nn.Module:
     return pipe.transformer if "transformer" in pipe.components else pipe.unet
 
 
-def run(pipe: Any, n: int | None = None, *, seed: int = 1, **kwargs: Any) -> np.ndarray:
-    """What the pipeline makes, finite; images unless ``output_type`` says otherwise."""
+def results(pipe: Any, n: int | None = None, *, seed: int = 1, **kwargs: Any) -> list[np.ndarray]:
+    """What the pipeline makes, all of it finite: one array, or a film and its sound."""
     kwargs = {"generator": torch.Generator().manual_seed(seed), "output_type": "np", **kwargs}
     if n is not None:
         kwargs["num_inference_steps"] = n
     result = pipe(**kwargs)
-    made = np.asarray(result.frames if "frames" in result else result.images)
-    assert np.isfinite(made).all()
+    made = [np.asarray(result[name]) for name in MADE if name in result]
+    assert all(np.isfinite(part).all() for part in made)
     return made
+
+
+def run(pipe: Any, n: int | None = None, **kwargs: Any) -> np.ndarray:
+    """What the pipeline makes, finite; arrays unless ``output_type`` says otherwise."""
+    return results(pipe, n, **kwargs)[0]
 
 
 class Watch:
@@ -49,7 +56,8 @@ class Watch:
     def _look(self, module: object, args: tuple, kwargs: dict) -> None:
         named = kwargs.get("hidden_states", kwargs.get("sample"))
         time = args[1] if len(args) > 1 else kwargs.get("timestep")
-        self.inputs.append((args[0] if args else named).clone())
+        given = args[0] if args else named
+        self.inputs.append(torch.stack(given) if isinstance(given, list) else given.clone())
         self.times.append(float(torch.as_tensor(time).flatten()[0]))
 
     def _bar(self, iterable: Iterable | None = None, total: int | None = None) -> "_Bar":
