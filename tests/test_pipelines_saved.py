@@ -20,7 +20,7 @@ from fewstep.samplers.shim import MARK, NAME
 CLASSES = scheduler_classes()
 
 # Weights from a file lie at other addresses than those they were saved from, and where they start
-# decides which kernels run on some processors. So noise predictions differ by rounding, 1e-6 through
+# decides which kernels run on some processors. So predictions differ by rounding, 1e-6 through
 # the layers, which is divided by the first alpha, 0.006. Measured: 4e-5.
 ROUNDING = 1e-3
 CASES = [case for case in PIPELINES if case not in ("dit", "inpaint", "inpaint9")]
