@@ -3,17 +3,20 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench test test-fast lint notebooks test-matrix train clean
+.PHONY: bench test test-fast speed lint notebooks test-matrix train clean
 
 bench: $(READY)  ## samples the bundled model with one sampler per family, leaves runs/bench/report.html
 	$(BIN)/fewstep bench
 
-test: $(READY)  ## the whole test suite; the slow tests measure times, so they run alone
+test: $(READY)  ## the whole test suite; the slow tests start processes of their own, so they run alone
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
 	$(BIN)/pytest -q -m slow
 
 test-fast: $(READY)  ## without the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
+
+speed: $(READY)  ## ratios of times, beside what was asked of them; wants an idle machine
+	OMP_NUM_THREADS=1 $(BIN)/python tests/speed.py
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

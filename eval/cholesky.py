@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewstep.samplers.finite import finite
+
 EPS = 2.0**-52
 # Columns a block: many enough for matrix products to dominate, few enough to skip most zeros.
 BLOCK = 256
@@ -49,12 +51,15 @@ def factorise(sigma: Tensor) -> Factor:
     least, because the products that sigma is made of have rounding too) count as absent.
 
     Args:
-        sigma: (d, d), float64, finite, exactly symmetric.
+        sigma: (d, d), float64, exactly symmetric, of entries whose squares neither overflow nor
+            vanish.
 
     Raises:
-        ValueError: if an eigenvalue is below zero by more than 1e-6 of the largest.
+        ValueError: if it is not finite, or an eigenvalue is below zero by more than 1e-6 of the
+            largest.
     """
-    triangle, failed = torch.linalg.cholesky_ex(sigma)
+    not_finite = "sigma has values that are nan or infinite; use finite features"
+    triangle, failed = torch.linalg.cholesky_ex(finite(sigma, not_finite))
     tolerance = max(len(sigma), MIN_SIZE) * EPS * float(sigma.diagonal().max())
     if not int(failed) and _smallest_eigenvalue(triangle) > tolerance:
         return Factor(triangle, lower=True)
@@ -139,7 +144,7 @@ def _panel(rest: Tensor, tolerance: float) -> tuple[Tensor, list[int]]:
 
 def _semidefinite_root(sigma: Tensor) -> Tensor:
     """Factor of the nearest semidefinite matrix, for covariances with the rounding of float32."""
-    values, vectors = torch.linalg.eigh(sigma)
+    values, vectors = torch.linalg.eigh(sigma)  # finite, as `factorise` has seen
     smallest, largest = float(values[0]), float(values[-1])
     if smallest < -SLACK * largest or largest <= 0:
         raise ValueError(

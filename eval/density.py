@@ -28,6 +28,7 @@ from fewstep.eval.networks.features import Judge, features_of
 from fewstep.eval.source_code import code_digest
 from fewstep.models.bundled import weights_sha256
 from fewstep.models.data import load_fashion, to_signed
+from fewstep.samplers.finite import finite
 
 LOW, OFF = 0.9, 0.999  # quantiles of the AvgkNN of held-out real samples
 Labelled = tuple[Tensor, Tensor]
@@ -210,7 +211,8 @@ def _basis(images: Tensor, components: int = 50) -> Tensor:
     for part in images.split(5000):
         moments.add(to_signed(part).flatten(1))
     mean, covariance, _ = moments.result()
-    directions = torch.linalg.eigh(covariance).eigenvectors[:, -components:].T
+    _, vectors = torch.linalg.eigh(finite(covariance, "pixels must be finite"))
+    directions = vectors[:, -components:].T
     return torch.cat([mean[None], directions]).float()
 
 

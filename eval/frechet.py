@@ -18,10 +18,16 @@ such graded matrices to far more digits than its general bound says: 1e-12 of th
 covariances of condition 1e12. Features have no such order, so rung 2 gives way to 3 when it meets
 eigenvalues that it cannot tell from rounding.
 
+Every factorisation is of covariances in units of about their largest deviation: products of those
+in units of 1e80 would pass the largest float64, and LAPACK does with infinities as it likes.
+
 Reference: Dowson and Landau 1982, J. Multivariate Analysis 12:450; arXiv:1706.08500, eq. 6. Unlike
 the usual ``scipy.linalg.sqrtm(S_1 @ S_2)``, no root of a non-symmetric matrix is taken; of singular
 covariances that root has errors of some 1e-6.
 """
+
+import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -29,6 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewstep.eval.cholesky import EPS, SLACK, Factor, congruence, factorise
+from fewstep.samplers.finite import finite
 
 Array = NDArray[np.floating] | Tensor
 
@@ -86,57 +93,68 @@ class FrechetReference:
     def __init__(self, mu: Array, sigma: Array) -> None:
         self.mu, self.sigma = as_gaussian(mu, sigma, "the reference")
         self._trace = float(self.sigma.trace())
+        self._unit = _unit(self.sigma.diagonal())
+        self._scaled = _divided(self.sigma, self._unit**2)
         self._factor: Factor | None = None
 
     @property
     def factor(self) -> Factor:
-        """F with sigma = F F^T."""
+        """F with sigma = F F^T, in units of about the largest deviation."""
         if self._factor is None:
-            self._factor = factorise(self.sigma)
+            self._factor = factorise(self._scaled)
         return self._factor
 
     def distance(self, mu: Array, sigma: Array) -> float:
         """Distance of N(mu, sigma) from the reference; see :func:`frechet_distance`."""
         mean, covariance = as_gaussian(mu, sigma, "the samples")
         self._check_size(len(mean))
-        return self._total(mean, float(covariance.trace()), self._cross_trace(covariance))
+        unit = _unit(covariance.diagonal())
+
+        def root() -> float:
+            return unit * self._cross_trace(_divided(covariance, unit**2))
+
+        return self._total(mean, float(covariance.trace()), root)
 
     def distance_of_features(self, features: Array) -> float:
         """Distance of (n, d) features; see :func:`frechet_distance_low_rank`."""
         rows = as_features(features)
         n, dim = rows.shape
         self._check_size(dim)
-        centred, root = _centred(rows) / (n - 1) ** 0.5, None
-        if n <= dim:
-            root = self._low_rank_trace(centred)
-        if root is None:
-            root = self._cross_trace(centred.T @ centred)
+        centred = _centred(rows) / (n - 1) ** 0.5
+
+        def root() -> float:
+            unit = _unit(centred.square().sum(0))
+            scaled = centred / unit
+            low_rank = self._low_rank_trace(scaled) if n <= dim else None
+            return unit * (self._cross_trace(scaled.T @ scaled) if low_rank is None else low_rank)
+
         return self._total(rows.mean(0), float(centred.square().sum()), root)
 
     def _cross_trace(self, covariance: Tensor) -> float:
-        """tr((sigma covariance)^1/2), by rungs 1, 3 and 4."""
-        if torch.equal(covariance, self.sigma):
-            return self._trace
+        """tr((sigma covariance)^1/2) by rungs 1, 3 and 4; of both in their units."""
+        if torch.equal(covariance, self._scaled):
+            return float(covariance.trace())
         factor = factorise(covariance)
         if not factor.full and not self.factor.full:
             return _sum(torch.linalg.svdvals(factor.matrix.T @ self.factor.matrix))
-        pair = (self.factor, covariance) if factor.full else (factor, self.sigma)
+        pair = (self.factor, covariance) if factor.full else (factor, self._scaled)
         return _sum_of_roots(torch.linalg.eigvalsh(congruence(*pair)))
 
     def _low_rank_trace(self, centred: Tensor) -> float | None:
         """Rungs 2 and 4; None if 2 fails."""
         if not self.factor.full:
             return _sum(torch.linalg.svdvals(centred @ self.factor.matrix))
-        values = torch.linalg.eigvalsh(congruence(Factor(centred.T), self.sigma))
+        values = torch.linalg.eigvalsh(congruence(Factor(centred.T), self._scaled))
         if float(values[0]) <= len(values) * EPS * float(values[-1]):
             return None
         return _sum_of_roots(values)
 
-    def _total(self, mean: Tensor, trace: float, root: float) -> float:
+    def _total(self, mean: Tensor, trace: float, root: Callable[[], float]) -> float:
+        """The distance; ``root`` gives the trace of the root but for the unit of the reference."""
         positive = float((mean - self.mu).square().sum()) + trace + self._trace
-        if np.isinf(positive):
-            return positive
-        total = positive - 2 * root
+        if not math.isfinite(positive):  # as everything was, its squares or sums are too large
+            return math.inf
+        total = positive - 2 * self._unit * root()
         if not total >= -BELOW_ZERO * max(1.0, positive):  # or nan
             raise ValueError(
                 f"the distance came out as {total:.3g}, below zero beyond rounding; compute the "
@@ -197,9 +215,7 @@ def as_features(features: Array, least: int = 2) -> Tensor:
         )
     if len(rows) < least:
         raise ValueError(f"statistics need at least {least} samples, got {len(rows)}; raise n")
-    if not bool(rows.isfinite().all()):
-        raise ValueError("features have values that are nan or infinite; leave those samples out")
-    return rows
+    return finite(rows, "features have values that are nan or infinite; leave those samples out")
 
 
 def _double(array: Array, name: str) -> Tensor:
@@ -238,6 +254,16 @@ def _centred(rows: Tensor) -> Tensor:
     axis[0] += 1
     about = rows - rows.mean(0)  # so that the reflection has no large mean to cancel
     return torch.addr(about, axis, axis @ about, alpha=-2 / float(axis @ axis))[1:]
+
+
+def _unit(variances: Tensor) -> float:
+    """A power of two near the largest deviation, by which numbers are divided without rounding."""
+    size = float(variances.abs().max()) ** 0.5
+    return 2.0 ** (math.frexp(size)[1] - 1) if size else 1.0
+
+
+def _divided(covariance: Tensor, square: float) -> Tensor:
+    return covariance if square == 1 else covariance / square
 
 
 def _sum_of_roots(values: Tensor) -> float:

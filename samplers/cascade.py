@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from fewstep.samplers.finite import finite
 from fewstep.samplers.ratios import RatioFile, check_ratios
 from fewstep.schedules.process import Array
 
@@ -66,7 +67,10 @@ class CascadePolynomial(RatioFile):
                 targets.append(float(ratios[i - 1]))
         if not rows:
             raise ValueError("nothing to fit: pass [(nfe, guidance_scale, ratios), ...], nfe >= 2")
-        solution = np.linalg.lstsq(np.array(rows), np.array(targets), rcond=None)[0]
+        unbounded = "guidance scales of the searches must be finite"
+        solution = np.linalg.lstsq(
+            finite(np.array(rows), unbounded), np.array(targets), rcond=None
+        )[0]
         calls, scales = [n for n, _, _ in searches], [float(s) for _, s, _ in searches]
         clamp = min(CLAMP[0], *targets), max(CLAMP[1], *targets)
         ends = (min(calls), max(calls)), (min(scales), max(scales))

@@ -7,12 +7,16 @@ import torch
 from torch import Tensor
 
 from fewstep.samplers.class_gaussians import ClassGaussians
+from fewstep.samplers.finite import finite
 from fewstep.samplers.gaussian import GaussianFit
 
 EXACT_ELEMENTS = 2048  # up to so many elements of a sample: the whole covariance, 32 MiB
 RANK = 64  # axes kept; more change little, and of latents of 4x64x64 these take 8 MiB
 CHUNK_ELEMENTS = 2**22  # of samples held in float64 at once: 32 MiB
 OVERSAMPLING, POWERS = 16, 4  # of the randomised decomposition
+TOO_LARGE = (
+    "squares of samples pass the largest float64, so they have no covariance: scale them down"
+)
 
 Samples = Tensor | Sequence[Tensor]
 Fit = Callable[[Samples], GaussianFit]
@@ -187,7 +191,7 @@ def _exact(rows: _Rows) -> tuple[Tensor, Tensor]:
     products = torch.zeros(len(rows.mean), len(rows.mean), dtype=torch.float64)
     for part in rows:
         products.addmm_(part.T, part)
-    found: tuple[Tensor, Tensor] = torch.linalg.eigh(products / (rows.n - 1))
+    found: tuple[Tensor, Tensor] = torch.linalg.eigh(finite(products / (rows.n - 1), TOO_LARGE))
     return found
 
 
@@ -196,7 +200,7 @@ def _randomised(rows: _Rows, size: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     block = torch.randn(len(rows.mean), size, generator=generator, dtype=torch.float64)
     for _ in range(POWERS):
-        block = torch.linalg.qr(_times(rows, block))[0]
+        block = torch.linalg.qr(finite(_times(rows, block), TOO_LARGE))[0]
     inner = block.T @ _times(rows, block)
-    values, vectors = torch.linalg.eigh((inner + inner.T) / 2)
+    values, vectors = torch.linalg.eigh(finite((inner + inner.T) / 2, TOO_LARGE))
     return values, block @ vectors

@@ -112,7 +112,9 @@ def test_the_best_gaussian_grid_of_klub_3(std: float, n: int) -> None:
     # The law is that of short steps, and the least is flat: a third of a gap, 1 % of the cost.
     assert np.abs(place(fine.rho[list(path.nodes)]) - equal).max() < 0.33 * equal[-1] / n
     by_law = rounded_path(fine, std / np.sqrt(np.expm1(equal)))
-    assert path.total <= path_cost(cost, by_law) <= 1.01 * path.total
+    # Where both are one path, its costs are added in another order: to rounding it is the least.
+    assert path.total <= path_cost(cost, by_law) * (1 + 1e-12)
+    assert path_cost(cost, by_law) <= 1.01 * path.total
 
 
 def test_paths_do_not_depend_on_the_batch() -> None:

@@ -210,9 +210,24 @@ print(frechet_distance(np.zeros(2), np.eye(2), np.ones(2), 4 * np.eye(2)))
     assert done.stdout.strip() == "4.0", done.stderr
 
 
+@pytest.mark.parametrize("size", [1e-150, 1e-100, 1e80, 1e150, 1e153])
+@pytest.mark.parametrize("n", [10, 60])  # by rungs 2 and 3
+def test_any_size_that_has_squares(n: int, size: float) -> None:
+    """Products of two covariances have none, which no factorisation may come to see."""
+    first, second = features(n, 30, 1), features(90, 30, 5)
+    expected = by_singular_values(first, second)
+    reference = gaussian(second * size)
+    found = [
+        frechet_distance_low_rank(first * size, *reference),
+        frechet_distance(*gaussian(first * size), *reference),
+    ]
+    # As for size 1; the smallest squares are of 1e-300, still with all their digits.
+    assert [distance / size / size for distance in found] == pytest.approx([expected] * 2, rel=1e-9)
+
+
 @pytest.mark.parametrize("n", [3, 50])  # by rungs 2 and 3
 def test_samples_without_bounds_are_not_perfect(n: int) -> None:
     """A run in float64 may diverge to finite values whose squares are not."""
     reference = FrechetReference(torch.zeros(3), torch.eye(3))
-    for size in (1e150, 3e154, 1e155, 1e200, 1e300):
+    for size in (1e150, 3e154, 1e155, 1e200, 1e300, 2e307):
         assert reference.distance_of_features(features(n, 3, seed=0) * size) > 1e290

@@ -125,7 +125,10 @@ class Rowwise:
 
     def __call__(self, x: Tensor, level: Level, cond: Any = None) -> Tensor:
         rows = [slice(i, i + 1) for i in range(len(x))]
-        return torch.cat([self.inner(x[i], level, None if cond is None else cond[i]) for i in rows])
+        # Copies start where tensors do, and rows of a batch anywhere, which can decide last bits.
+        return torch.cat(
+            [self.inner(x[i].clone(), level, None if cond is None else cond[i]) for i in rows]
+        )
 
 
 SPECS = ("euler", "heun:grid=karras", "dpmpp:order=2", "ddim:eta=1")

@@ -9,6 +9,7 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import pytest
+import torch
 from helpers import scheduler_classes
 from tiny_pipelines import PIPELINES, ddpm, with_scheduler
 from watch import run
@@ -17,6 +18,11 @@ import fewstep
 from fewstep.samplers.shim import MARK, NAME
 
 CLASSES = scheduler_classes()
+
+# Weights from a file lie at other addresses than those they were saved from, and where they start
+# decides which kernels run on some processors. So predictions differ by rounding, 1e-6 through
+# the layers, which is divided by the first alpha, 0.006. Measured: 4e-5.
+ROUNDING = 1e-3
 CASES = [case for case in PIPELINES if case not in ("dit", "inpaint", "inpaint9")]
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -51,16 +57,32 @@ def load(folder: Path, before: str = "", after: str = "", **options) -> subproce
     )  # fmt: skip
 
 
+def assert_same_images(found: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)  # in [0, 1]
+
+
+def assert_same_weights(found: diffusers.DiffusionPipeline, expected: object) -> None:
+    """Of every network, to the bit: a file holds what it was given."""
+    networks = {
+        name: part for name, part in found.components.items() if isinstance(part, torch.nn.Module)
+    }
+    assert networks
+    for name, part in networks.items():
+        weights, others = part.state_dict(), getattr(expected, name).state_dict()
+        assert weights.keys() == others.keys()
+        assert all(torch.equal(weights[key], others[key]) for key in others)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "order"), [("UniPC", "before"), ("Heun", "after")])
 def test_saved_and_loaded_in_a_new_process(name: str, order: str, tmp_path: Path) -> None:
-    """``import fewstep`` is all it takes, before or after diffusers; images are bit-equal."""
+    """``import fewstep`` is all it takes, before or after diffusers."""
     pipe = saved(name, tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
     assert index["scheduler"] == ["fewstep", name]
     done = load(tmp_path, **{order: "import fewstep"})
     assert done.stdout.split() == ["fewstep", name], done.stderr
-    assert np.array_equal(np.load(tmp_path / "image.npy"), run(pipe, 4))
+    assert_same_images(np.load(tmp_path / "image.npy"), run(pipe, 4))
 
 
 @pytest.mark.slow
@@ -77,7 +99,7 @@ def test_the_shim_loads_without_the_import(tmp_path: Path) -> None:
     assert shim.read_bytes() == text
     done = load(tmp_path, trust_remote_code=True)
     assert done.stdout.split() == ["fewstep", "UniPC"], done.stderr
-    assert np.array_equal(np.load(tmp_path / "image.npy"), run(pipe, 4))
+    assert_same_images(np.load(tmp_path / "image.npy"), run(pipe, 4))
 
 
 def test_code_is_not_run_without_leave(tmp_path: Path) -> None:
@@ -181,10 +203,10 @@ def test_whole_pipelines_come_back(case: str, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path)
     again = type(pipe).from_pretrained(tmp_path)
     assert type(again.scheduler) is fewstep.DPMSolverPP
-    for each in (pipe, again):
-        run(each, 3, **inputs)
+    ours, theirs = (run(each, 3, **inputs) for each in (pipe, again))
     assert again.scheduler.plan == pipe.scheduler.plan
-    assert (run(again, 3, **inputs) == run(pipe, 3, **inputs)).all()
+    assert_same_weights(again, pipe)
+    assert_same_images(theirs, ours)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -193,7 +215,9 @@ def test_every_class_comes_back(cls: type, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path)
     again = diffusers.DiffusionPipeline.from_pretrained(tmp_path)
     assert type(again.scheduler) is cls
-    assert (run(again, 4) == run(pipe, 4)).all()
+    assert_same_images(run(again, 4), run(pipe, 4))
+    assert again.scheduler.plan == pipe.scheduler.plan
+    assert_same_weights(again, pipe)
     # Names with an underscore say where a config has been: nothing in a file is a mere default.
     ours, theirs = (
         {key: value for key, value in each.scheduler.config.items() if not key.startswith("_")}

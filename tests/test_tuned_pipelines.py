@@ -191,7 +191,8 @@ def test_a_saved_pipeline_keeps_the_start(tmp_path: Path) -> None:
     inner = schedulers.PlanScheduler.from_pretrained(tmp_path, subfolder="scheduler")
     noise = randn(1, 4, 8, 8, seed=1)
     for scheduler in (again.scheduler, inner):
-        assert torch.equal(scheduler.start(noise), pipe.scheduler.start(noise))
+        # To rounding, as numbers from a file lie at other addresses.
+        torch.testing.assert_close(scheduler.start(noise), pipe.scheduler.start(noise))
 
 
 def test_a_run_without_a_start_is_refused(tmp_path: Path) -> None:
@@ -361,8 +362,9 @@ def test_a_hook_sees_the_run_of_the_network_alone() -> None:
     assert calls == list(range(CALLS))
     whole = sample(denoiser, plan, CALLS, noise=noise, hooks=[hook])
     # What a sample remembers, its history from the Gaussian too, follows it.
-    assert torch.equal(made[0], made[1])
-    assert torch.equal(made[1:], whole[[1, 0]])
+    # To rounding: products with the axes of the Gaussian may differ by the row of a batch.
+    torch.testing.assert_close(made[0], made[1])
+    torch.testing.assert_close(made[1:], whole[[1, 0]])
 
 
 def test_plans_of_other_models_and_n_they_lack() -> None:

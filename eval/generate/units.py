@@ -9,9 +9,11 @@ comes from its own seed. Seeds of later draws are shifted by multiples of a cons
 draws, two samples never share a stream if their seeds are less than 5 million apart.
 """
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -233,13 +235,23 @@ def quantised(x: Tensor) -> Tensor:
     return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
+def _processor() -> str:
+    """The model, by which libraries choose kernels among those of one set of instructions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
 def arithmetic(device: str) -> dict[str, Any]:
     """What the last bits depend on, so that a run goes on where it began or not at all."""
     kind = torch.device(device)
     if kind.type == "cuda":
         name = torch.cuda.get_device_name(kind)
     else:
-        name = f"{kind.type} {torch.backends.cpu.get_cpu_capability()}"
+        name = f"{kind.type} {torch.backends.cpu.get_cpu_capability()}, {_processor()}"
     return {
         "device": name,
         "threads": torch.get_num_threads(),

@@ -87,7 +87,7 @@ def pipeline_problem(
         part: getattr(pipe, part) for part in used if getattr(pipe, part) is not None
     }
     for module in modules.values():
-        module.requires_grad_(False).eval()
+        _aligned(module.requires_grad_(False).eval())
     # What SDXL takes for no prompt is a setting of the pipeline itself.
     null = f"null zeros: {pipe.config.get('force_zeros_for_empty_prompt')}"
     written = [type(pipe).__name__, training.prediction_type, null, repr(_tokens(pipe, texts))]
@@ -100,6 +100,16 @@ def pipeline_problem(
         name, denoiser, shape, fingerprint, denoiser.num_classes or 0, exact=False, device=device,
         decode=decode,
     )  # fmt: skip
+
+
+def _aligned(module: nn.Module) -> None:
+    """Copies weights to where torch puts its own tensors, one at a time.
+
+    Those of a safetensors file start anywhere in it, which can decide what kernels run. The same
+    weights in a file of another order would then give other last bits.
+    """
+    for weights in (*module.parameters(), *module.buffers()):
+        weights.data = weights.data.clone(memory_format=torch.preserve_format)
 
 
 def _checked(name: str, prompts: Path | None) -> tuple[Kind, list[str]]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
+from fewstep.samplers.finite import finite
 from fewstep.schedules.process import Array
 
 
@@ -34,15 +34,14 @@ def rows_of(cond: Any, part: slice) -> Any:
     return cond[part]
 
 
-def finite(table: Array) -> Array:
+def finite_costs(table: Array) -> Array:
     """The table, if all of it is finite.
 
     Raises:
         ValueError: otherwise.
     """
-    if not np.isfinite(table).all():
-        raise ValueError(
-            "the denoiser's results are not finite on the fine grid: check the model, its "
-            "conditions and the levels"
-        )
-    return table
+    return finite(
+        table,
+        "the denoiser's results are not finite on the fine grid: check the model, its conditions "
+        "and the levels",
+    )

@@ -11,7 +11,7 @@ from torch import Tensor
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.run import levels, start_scale
 from fewstep.samplers.spec import parse_spec
-from fewstep.samplers.tuning.batches import finite, parts, rows_of
+from fewstep.samplers.tuning.batches import finite_costs, parts, rows_of
 from fewstep.samplers.weights import exponential_weights
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import Array
@@ -160,7 +160,7 @@ def _mean_over(
         rows = noise[part]
         path = teacher(denoiser, rows, fine, sampler=sampler, cond=rows_of(cond, part))
         total += one(path) * len(rows)
-    return finite(total / len(noise))
+    return finite_costs(total / len(noise))
 
 
 def _deviations(path: Trajectory, fine: Grid) -> Array:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.samplers.run import seeded_noise
-from fewstep.samplers.tuning.batches import finite, parts, rows_of
+from fewstep.samplers.tuning.batches import finite_costs, parts, rows_of
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import Array
 from fewstep.types import Denoiser, Level
@@ -51,7 +51,7 @@ def prediction_distances(
         seeds = range(seed + part.start, seed + part.stop)
         found = _on_paths(denoiser, rows, fine, rows_of(cond, part), seeds)
         total += _squared_distances(found) * len(rows)
-    return finite(total / len(samples))
+    return finite_costs(total / len(samples))
 
 
 def klub_cost(rho: Array, distances: Array, *, power: float = 3.0) -> Array:
@@ -123,7 +123,9 @@ def _squared_distances(rows: Tensor) -> Array:
     centred = rows - rows.mean(0)  # what all have in common would cancel
     gram = (centred @ centred.T / rows.shape[1]).cpu().numpy()
     squares = gram.diagonal()
-    return np.asarray(np.maximum(squares[:, None] + squares - 2 * gram, 0.0))
+    # A product with its own transpose is symmetric to rounding, on some processors no better.
+    crossed = gram + gram.T
+    return np.asarray(np.maximum(squares[:, None] + squares - crossed, 0.0))
 
 
 def _from_pieces(pieces: Array) -> Array:

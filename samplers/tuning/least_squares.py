@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.samplers.finite import finite
 from fewstep.samplers.tuning.family import free_pairs
 from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.rollout import Calls, inverse, mix
@@ -15,6 +16,10 @@ from fewstep.samplers.tuning.tied import Tied
 from fewstep.types import Denoiser
 
 RIDGE = 1e-3
+NOT_FINITE = (
+    "squares of the denoiser's results are not finite, so no coefficients can be fitted: check the "
+    "model, its conditions and the teacher's levels"
+)
 
 
 @torch.no_grad()
@@ -87,5 +92,6 @@ def _ridge(goal: Tensor, features: list[Tensor], prior: Any, ridge: float) -> An
     gram = A.T @ A
     scale = gram.diagonal().mean()
     gram = gram + (ridge * scale + 1e-300) * torch.eye(len(gram), dtype=A.dtype, device=A.device)
-    change = torch.linalg.lstsq(gram.cpu(), (A.T @ (b - A @ start)).cpu()[:, None]).solution
-    return (start.cpu() + change[:, 0]).numpy()
+    target = (A.T @ (b - A @ start))[:, None]
+    change = torch.linalg.lstsq(finite(gram, NOT_FINITE).cpu(), finite(target, NOT_FINITE).cpu())
+    return (start.cpu() + change.solution[:, 0]).numpy()
