@@ -387,16 +387,15 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
                 model_output = model_output[:, : sample.shape[1]]
             if pred_original_sample is not None:
                 model_output = executor.output_of(index, pred_original_sample, sample)
-            data = partial(executor.data_prediction, index, model_output, sample)
-            if return_dict or torch.compiler.is_compiling():
-                data = data()
+            look = partial(executor.data_prediction, index, model_output, sample)
+            data = look() if return_dict or torch.compiler.is_compiling() else None
             previous = executor.step(index, model_output, sample, draw)
         except Exception:
             position.undo()
             raise
         if return_dict:
             return StepOutput(prev_sample=previous, pred_original_sample=data)
-        return (previous, data) if torch.compiler.is_compiling() else StepPair(previous, data)
+        return StepPair(previous, look) if data is None else (previous, data)
 
     def facts(self, start: int = 0) -> RunFacts:
         """What guidance may know of a run from an entry of ``timesteps`` on."""

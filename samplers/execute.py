@@ -114,7 +114,8 @@ class Executor:
         """The network's output at ``sample`` that means a data prediction."""
         p, q = self.steps[index].data
         x = sample.to(_state_dtype(sample))
-        return ((data - x * p) / q).to(data.dtype)
+        output: Tensor = (data - x * p) / q
+        return output.to(data.dtype)
 
     def _data(self, step: Step, output: Tensor, x: Tensor) -> Tensor:
         p, q = step.data

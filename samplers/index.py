@@ -11,27 +11,29 @@ from torch import Tensor
 SHARED = "pass each entry once and in order, and use one scheduler for each trajectory: clone()"
 
 
-class Runs(deque[tuple[Tensor, frozenset[float]]]):
+class Runs:
     """``timesteps`` of a scheduler's last runs and their values, to recognise entries of them by.
 
     A copy of a scheduler shares no run with it, so a copy of this is empty.
     """
 
     def __init__(self) -> None:
-        super().__init__(maxlen=64)
+        self._last: deque[tuple[Tensor, frozenset[float]]] = deque(maxlen=64)
 
     def __deepcopy__(self, memo: object) -> "Runs":
         return Runs()
 
-    def __reduce__(self) -> tuple[type["Runs"], tuple[()]]:
-        return Runs, ()
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_last": deque(maxlen=64)}
 
-    def knows(self, timestep: Any) -> bool:
+    def add(self, timesteps: Tensor, values: Tensor) -> None:
+        self._last.append((timesteps, frozenset(values.tolist())))
+
+    def know(self, timestep: Any) -> bool:
         """Whether it is an entry of one of them: a view, or a number of its value."""
-        runs = list(self)  # other threads append
-        if isinstance(timestep, Tensor) and any(
-            _entry_in(own, timestep) is not None for own, _ in runs
-        ):
+        runs = list(self._last)  # other threads append
+        tensors = [own for own, _ in runs] if isinstance(timestep, Tensor) else []
+        if any(_entry_in(own, timestep) is not None for own in tensors):
             return True
         value = _plain(timestep)
         return value is not None and any(value in values for _, values in runs)
@@ -60,7 +62,7 @@ class Position:
         self.start: int | None = None
         self.why = ""
         self._runs = runs
-        runs.append((timesteps, frozenset(values.tolist())))
+        runs.add(timesteps, values)
         # One token a step. ``pop`` is a single operation of the interpreter, so that two threads
         # never take the same step.
         self._turns = list(range(len(timesteps)))[::-1]
@@ -157,7 +159,7 @@ class Position:
                 f"step() got the time {value:g} of entry {same[0]}, expected entry "
                 f"{entry}{self.why}: {SHARED}"
             )
-        if not same and self._runs.knows(timestep):
+        if not same and self._runs.know(timestep):
             raise ValueError(
                 "step() got a time that timesteps held before set_timesteps(), or add_noise() from "
                 f"an image, was called again: read timesteps after it, {SHARED}"
