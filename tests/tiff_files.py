@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-SHORT, LONG = 3, 4
+ASCII, SHORT, LONG = 2, 3, 4
 RAW, DEFLATE = 1, 8
 
 
@@ -24,7 +24,7 @@ class Tiff:
         extra: ExtraSamples.
         order: ``<`` or ``>``, of the bytes.
         compression: none, or deflate.
-        more: other tags.
+        more: other tags: numbers, or a text.
     """
 
     bits: int = 8
@@ -34,14 +34,20 @@ class Tiff:
     extra: tuple[int, ...] = ()
     order: str = "<"
     compression: int = RAW
-    more: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    more: dict[int, tuple[int, ...] | bytes] = field(default_factory=dict)
 
     def write(self, path: Path, values: NDArray[np.generic]) -> Path:
-        """Writes values (h, w, c), of which all bits are taken."""
+        """Writes :meth:`content`, with its folders."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.content(values))
+        return path
+
+    def content(self, values: NDArray[np.generic]) -> bytes:
+        """A file of values (h, w, c), of which all bits are taken."""
         height, width, channels = values.shape
         layers = [values] if self.planes == 1 else list(np.moveaxis(values, -1, 0)[..., None])
         strips = [self._strip(layer) for layer in layers]
-        tags = {
+        tags: dict[int, tuple[int, ...] | bytes] = {
             256: (width,), 257: (height,), 258: (self.bits,) * channels, 259: (self.compression,),
             262: (self.photometric,), 273: tuple(8 + sum(map(len, strips[:i])) for i in range(
             len(strips))), 277: (channels,), 278: (height,), 279: tuple(map(len, strips)),
@@ -50,9 +56,7 @@ class Tiff:
         tags |= {338: self.extra} if self.extra else {}
         content = b"".join(strips)
         content += b"\0" * (len(content) % 2)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self._whole(content, dict(sorted((tags | self.more).items()))))
-        return path
+        return self._whole(content, dict(sorted((tags | self.more).items())))
 
     def _strip(self, layer: NDArray[np.generic]) -> bytes:
         rows = layer.reshape(len(layer), -1)
@@ -67,15 +71,18 @@ class Tiff:
             )
         return zlib.compress(content) if self.compression == DEFLATE else content
 
-    def _whole(self, content: bytes, tags: dict[int, tuple[int, ...]]) -> bytes:
+    def _whole(self, content: bytes, tags: dict[int, tuple[int, ...] | bytes]) -> bytes:
         magic = b"II*\0" if self.order == "<" else b"MM\0*"
         start = 8 + len(content)
         beside, entries = b"", b""
         behind = start + 2 + 12 * len(tags) + 4
         for tag, numbers in tags.items():
-            kind = LONG if tag in (273, 279) else SHORT
-            letter = {SHORT: "H", LONG: "I"}[kind]
-            packed = struct.pack(f"{self.order}{len(numbers)}{letter}", *numbers)
+            if isinstance(numbers, bytes):
+                kind, packed = ASCII, numbers
+            else:
+                kind = LONG if tag in (273, 279) else SHORT
+                letter = {SHORT: "H", LONG: "I"}[kind]
+                packed = struct.pack(f"{self.order}{len(numbers)}{letter}", *numbers)
             entries += struct.pack(f"{self.order}HHI", tag, kind, len(numbers))
             if len(packed) <= 4:
                 entries += packed.ljust(4, b"\0")

@@ -170,8 +170,8 @@ def _doubt(shape: tuple[int, ...]) -> str | None:
         )
     if len(shape) == 4 and {shape[1], shape[3]} <= {GREY, COLOURS} and max(shape[1:]) > 1:
         return (
-            f"which is taken for images {shape[1]} high of {shape[3]} channels, (n, h, w, c); if it "
-            "is (n, c, h, w), save x.transpose(0, 2, 3, 1)"
+            f"which is taken for images {shape[1]} high of {shape[3]} channels, (n, h, w, c); if "
+            "it is (n, c, h, w), save x.transpose(0, 2, 3, 1)"
         )
     return None
 

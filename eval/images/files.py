@@ -51,7 +51,7 @@ def file_images(path: Path, num: int | None = None, on_error: OnError = "raise")
         there = f", only {others}" if others else ""
         raise ValueError(
             f"no images in {path} or the folders in it{there}; files of images end in "
-            f"{', '.join(USUAL)} or as other formats that Pillow opens; name an archive or an array "
+            f"{', '.join(USUAL)} or as other formats that Pillow opens; name an archive or array "
             "itself, not its folder"
         )
     check_count(str(path), len(names), num)
@@ -63,9 +63,8 @@ def file_images(path: Path, num: int | None = None, on_error: OnError = "raise")
     _warn_of_pixels(path, used.values())
     first = next(iter(used.values()))
     shape = (max(found.channels for found in used.values()), first.height, first.width)
-    return ImageSet(
-        str(path), len(used), shape, lambda: _decoded(path, list(used), shape), tuple(bad)
-    )
+    read = partial(_decoded, path, list(used), shape)
+    return ImageSet(str(path), len(used), shape, read, tuple(bad))
 
 
 def _look_through(
@@ -123,7 +122,11 @@ def _content(read: Read, name: str) -> bytes:
 def _check(path: Path, used: dict[str, Look], bad: list[str], on_error: OnError) -> None:
     if bad and (on_error == "raise" or not used):
         more = f"; {len(bad) - 1} more files like it" if len(bad) > 1 else ""
-        remedy = "mend or remove it, or use --on-error skip" if used else "no file is left"
+        remedy = (
+            "mend or remove it, or use --on-error skip (not for --paired)"
+            if used
+            else "no file is left"
+        )
         raise ValueError(f"{path}/{bad[0]}{more}; {remedy}")
     sizes = {(found.width, found.height): name for name, found in reversed(used.items())}
     if len(sizes) > 1:
@@ -154,8 +157,8 @@ def _warn_of_pixels(path: Path, looks: Collection[Look]) -> None:
     if bits <= MOST_BITS_IN_16 and any(values):
         warn(
             len(values),
-            f"have 16 bits, and no value above {max(values)}: they are taken for dark; if they have "
-            f"{bits} bits in truth, save round(255 x / {2**bits - 1}) with 8 bits",
+            f"have 16 bits, and no value above {max(values)}: they are taken for dark; if they "
+            f"have {bits} bits in truth, save round(x / {2**bits - 1} * 255) with 8 bits",
         )
 
 

@@ -1,8 +1,8 @@
 """Which files of a folder or zip file are images, and what else it holds.
 
 Folders are searched to any depth, so that one folder for each class is fine. The order is that of
-the names with their folders, the same in a folder and in a zip file of it. A file counts as an image
-by its suffix, in upper or lower case: those of the formats that Pillow opens. Every other file is
+the names with their folders, the same in a folder and in a zip file of it. A file counts as an
+image by its suffix, in upper or lower case: those of the formats that Pillow opens. All others are
 counted, so that none is left out in silence.
 """
 

@@ -167,21 +167,29 @@ def _check_one_picture(image: "Image.Image", content: bytes) -> None:
         count = max(count, tiff.pictures(image))
     if count > 1:
         raise UnusableError(
-            f"it has {count} pictures or layers, which is more than one picture; save each that you "
-            "mean as a file"
+            f"it has {count} pictures or layers, which is more than one picture; save each that "
+            "you mean as a file"
         )
-    if image.format == "PPM" and _follows(image, content):
-        raise UnusableError("more follows after its picture; save each picture as a file")
+    if image.format == "PPM" and content[:2] in (b"P4", b"P5", b"P6"):
+        _check_binary(image, content)
 
 
-def _follows(image: "Image.Image", content: bytes) -> bool:
-    """Whether a binary PBM, PGM or PPM has more than its pixels: writers may join such files."""
-    if content[:2] not in (b"P4", b"P5", b"P6"):
-        return False
+def _check_binary(image: "Image.Image", content: bytes) -> None:
+    """What Pillow does not see in a PBM, PGM or PPM: further pictures, values above the highest."""
     (decoder, _, start, args), (width, height) = image.tile[0], image.size
     deep = image.mode == "I" or (decoder == "ppm" and args[-1] > 255)
     row = -(-width // 8) if image.mode == "1" else width * len(image.getbands()) * (1 + deep)
-    return bool(content[start + row * height :].strip())
+    end = start + row * height
+    if content[end:].strip():
+        raise UnusableError("more follows after its picture; save each picture as a file")
+    if decoder == "ppm":
+        values = np.frombuffer(
+            content, ">u2" if deep else np.uint8, (end - start) // (1 + deep), start
+        )
+        if values.max() > args[-1]:
+            raise UnusableError(
+                f"it has the value {values.max()} and names {args[-1]} as the highest; correct that"
+            )
 
 
 def _channels(image: "Image.Image", content: bytes) -> int:

@@ -18,7 +18,8 @@ UNSIGNED, FLOAT = 1, 3
 SEPARATE = 2
 PREFIXES = (b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b")
 LOSSY = ("jpeg", "tiff_jpeg", "webp")
-EIGHT_BITS = "save it with 8 bits, round(255 (x - black) / (white - black))"
+# In this order, integers of numpy do not overflow.
+EIGHT_BITS = "save it with 8 bits, round((x - black) / (white - black) * 255)"
 
 
 def refusal(image: "Image.Image") -> str | None:
