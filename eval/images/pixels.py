@@ -144,7 +144,7 @@ def _damage_is_named() -> Iterator[None]:
     # On damaged files Pillow raises nearly anything: SyntaxError, struct.error, zlib.error, ...
     try:
         yield
-    except UnusableError:
+    except (UnusableError, MemoryError):
         raise
     except Exception as error:
         raise UnusableError(f"truncated or not an image ({error})") from error
