@@ -1,8 +1,5 @@
 """One image file: whether its pixels have one meaning in 8 bits, and what they are."""
 
-import re
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -11,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.eval.images import tiff
+from fewstep.eval.images import formats, tiff
 from fewstep.eval.images.sets import COLOURS, GREY
 
 if TYPE_CHECKING:
@@ -20,7 +17,6 @@ if TYPE_CHECKING:
 # Modes of Pillow whose pixels are grey, or red, green and blue, or become so without loss.
 GREYS = ("1", "L", "LA", "I;16", "I;16L", "I;16B")
 COLOURED = ("RGB", "RGBA", "P", "PA")
-PNG = b"\x89PNG\r\n\x1a\n"
 WHITE = 65535  # of 16 bits
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
 ORIENTATION, UPRIGHT = 274, 1
@@ -62,8 +58,8 @@ def look(content: bytes) -> Look:
         UnusableError: if the file is damaged, or its pixels have no one meaning.
     """
     with _damage_is_named():
-        if content.startswith(PNG):
-            _check_sums(content)
+        if reason := formats.wrong_checksum(content):
+            raise UnusableError(reason)
         found, image, highest = _decode(content)
         height, width, channels = found.shape
         lossy = image.format in LOSSY or image.info.get("compression") in tiff.LOSSY
@@ -150,17 +146,6 @@ def _damage_is_named() -> Iterator[None]:
         raise UnusableError(f"truncated or not an image ({error})") from error
 
 
-def _check_sums(content: bytes) -> None:
-    """Of all chunks of a PNG: Pillow decodes without those of the pixels."""
-    place, kind = len(PNG), b""
-    while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", content, place)
-        end = place + 8 + length
-        if zlib.crc32(content[place + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
-            raise UnusableError(f"truncated or damaged: the checksum of its {kind!r} is wrong")
-        place = end + 4
-
-
 def _check_one_picture(image: "Image.Image", content: bytes) -> None:
     count = getattr(image, "n_frames", 1)
     if image.format == "TIFF":
@@ -170,32 +155,14 @@ def _check_one_picture(image: "Image.Image", content: bytes) -> None:
             f"it has {count} pictures or layers, which is more than one picture; save each that "
             "you mean as a file"
         )
-    if image.format == "PPM" and content[:2] in (b"P4", b"P5", b"P6"):
-        _check_binary(image, content)
-
-
-def _check_binary(image: "Image.Image", content: bytes) -> None:
-    """What Pillow does not see in a PBM, PGM or PPM: further pictures, values above the highest."""
-    (decoder, _, start, args), (width, height) = image.tile[0], image.size
-    deep = image.mode == "I" or (decoder == "ppm" and args[-1] > 255)
-    row = -(-width // 8) if image.mode == "1" else width * len(image.getbands()) * (1 + deep)
-    end = start + row * height
-    if content[end:].strip():
-        raise UnusableError("more follows after its picture; save each picture as a file")
-    if decoder == "ppm":
-        values = np.frombuffer(
-            content, ">u2" if deep else np.uint8, (end - start) // (1 + deep), start
-        )
-        if values.max() > args[-1]:
-            raise UnusableError(
-                f"it has the value {values.max()} and names {args[-1]} as the highest; correct that"
-            )
+    if image.format == "PPM" and (reason := formats.portable_map_refusal(image, content)):
+        raise UnusableError(reason)
 
 
 def _channels(image: "Image.Image", content: bytes) -> int:
     if image.format == "TIFF" and (reason := tiff.refusal(image)):
         raise UnusableError(reason)
-    if _is_cut(image, content):
+    if formats.is_cut(image, content):
         raise UnusableError(
             f"16-bit {image.mode}, which Pillow cuts to 8 bits; save it with 8 bits a channel, "
             "round(x / 257), by a program that reads 16"
@@ -212,24 +179,6 @@ def _channels(image: "Image.Image", content: bytes) -> int:
     raise UnusableError(
         f"pixels of mode {image.mode} are neither grey nor RGB of 8 bits, nor grey of 16; {remedy}"
     )
-
-
-def _is_cut(image: "Image.Image", content: bytes) -> bool:
-    """Whether Pillow gives 8 bits of more, and leaves the others out without rounding."""
-    if image.format == "SGI":
-        return content[3] == 2  # bytes a channel
-    if image.format == "JPEG2000":
-        return image.mode != "I;16" and max(_jpeg2000_bits(content)) > 8
-    return not image.mode.startswith("I") and any(
-        re.search(r"\b(RGB[AXa]?|LA|CMYK);16", str(tile[3])) for tile in image.tile
-    )
-
-
-def _jpeg2000_bits(content: bytes) -> list[int]:
-    """Of each channel, by the SIZ segment of a codestream (ISO/IEC 15444-1, A.5.1)."""
-    sizes = content[content.index(b"\xff\x4f\xff\x51") + 4 :]
-    channels = int.from_bytes(sizes[36:38], "big")
-    return [(depth & 0x7F) + 1 for depth in sizes[38 : 38 + 3 * channels : 3]]
 
 
 def _is_deep(image: "Image.Image") -> bool:
