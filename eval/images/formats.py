@@ -3,12 +3,12 @@
 import re
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import ImageFile
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -31,11 +31,12 @@ def wrong_checksum(content: bytes) -> str | None:
     return None
 
 
-def portable_map_refusal(image: "Image.Image", content: bytes) -> str | None:
+def portable_map_refusal(image: "ImageFile.ImageFile", content: bytes) -> str | None:
     """What Pillow does not see in a PBM, PGM or PPM: further pictures, values above the highest."""
     if content[:2] not in (b"P4", b"P5", b"P6"):
         return None  # numbers in words, which Pillow checks
-    (decoder, _, start, args), (width, height) = image.tile[0], image.size
+    tile: Any = image.tile[0]
+    (decoder, _, start, args), (width, height) = tile, image.size
     deep = image.mode == "I" or (decoder == "ppm" and args[-1] > 255)
     row = -(-width // 8) if image.mode == "1" else width * len(image.getbands()) * (1 + deep)
     end = start + row * height
@@ -52,7 +53,7 @@ def portable_map_refusal(image: "Image.Image", content: bytes) -> str | None:
     return None
 
 
-def is_cut(image: "Image.Image", content: bytes) -> bool:
+def is_cut(image: "ImageFile.ImageFile", content: bytes) -> bool:
     """Whether Pillow gives 8 bits of more, and leaves the others out without rounding."""
     if image.format == "SGI":
         return content[3] == 2  # bytes a channel

@@ -12,7 +12,7 @@ from fewstep.eval.images import formats, tiff
 from fewstep.eval.images.sets import COLOURS, GREY
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
 
 # Modes of Pillow whose pixels are grey, or red, green and blue, or become so without loss.
 GREYS = ("1", "L", "LA", "I;16", "I;16L", "I;16B")
@@ -107,7 +107,7 @@ def _decode(content: bytes) -> "tuple[NDArray[np.uint8], Image.Image, int | None
     return found.reshape(*found.shape[:2], channels), image, highest
 
 
-def _open(content: bytes) -> "Image.Image":
+def _open(content: bytes) -> "ImageFile.ImageFile":
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -146,7 +146,7 @@ def _damage_is_named() -> Iterator[None]:
         raise UnusableError(f"truncated or not an image ({error})") from error
 
 
-def _check_one_picture(image: "Image.Image", content: bytes) -> None:
+def _check_one_picture(image: "ImageFile.ImageFile", content: bytes) -> None:
     count = getattr(image, "n_frames", 1)
     if image.format == "TIFF":
         count = max(count, tiff.pictures(image))
@@ -159,7 +159,7 @@ def _check_one_picture(image: "Image.Image", content: bytes) -> None:
         raise UnusableError(reason)
 
 
-def _channels(image: "Image.Image", content: bytes) -> int:
+def _channels(image: "ImageFile.ImageFile", content: bytes) -> int:
     if image.format == "TIFF" and (reason := tiff.refusal(image)):
         raise UnusableError(reason)
     if formats.is_cut(image, content):
@@ -197,7 +197,7 @@ def _deep_grey(image: "Image.Image") -> tuple[NDArray[np.uint8], int | None]:
     return grey.astype(np.uint8), int(values.max()) if (black, white) == (0, WHITE) else None
 
 
-def _rawmode(image: "Image.Image") -> str | None:
+def _rawmode(image: "ImageFile.ImageFile") -> str | None:
     """How the file keeps pixels, in Pillow's words; None if it does not say."""
     args = image.tile[0][3] if image.tile else None
     return args if isinstance(args, str) else None

@@ -85,4 +85,4 @@ def unknown_kind(content: bytes) -> str | None:
 
 
 def _bits(tags: Any) -> int:
-    return max(tags.get(BITS, (1,)))
+    return int(max(tags.get(BITS, (1,))))
