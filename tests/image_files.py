@@ -1,6 +1,9 @@
 """Sets of small images in files of every kind that is read."""
 
+import struct
 import zipfile
+import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,18 @@ def cut(path: Path, share: float = 0.6) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     return path
+
+
+def short_of_data(image: Image.Image) -> bytes:
+    """A PNG whose checksums are right, and whose pixels end early."""
+    content = BytesIO()
+    image.save(content, "png")
+    whole = content.getvalue()
+    start = whole.index(b"IDAT")
+    length = int.from_bytes(whole[start - 4 : start], "big")
+    part = b"IDAT" + whole[start + 4 : start + 4 + length // 2]
+    chunk = struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
+    return whole[: start - 4] + chunk + whole[start + length + 8 :]
 
 
 def zipped(folder: Path, path: Path) -> Path:

@@ -28,13 +28,13 @@ def run_ref(data: str, out: Path, features: int, seed: int, use: Use) -> None:
     extractor = use.load("inception:edm")
     check_writable(out.parent)
     images = open_images(data, on_error=use.on_error)
+    tell_of_skipped(images.name, images.skipped)
     with bar("features of the reference") as told:
         reference = make_reference(
             images, extractor, features=features, seed=seed, batch=use.batch, progress=told
         )
     with all_or_nothing(out.parent) as folder:
         save_reference(reference, folder / out.name)
-    tell_of_skipped(images.name, images.skipped)
     kept = 0 if reference.features is None else len(reference.features)
     known = reference.statistics
     say(

@@ -1,5 +1,6 @@
 """Scores sets of samples against a reference."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -144,6 +145,11 @@ def find_reference(
     if BUNDLED_REFERENCES.get(ref) == extractor.name or _is_statistics(Path(ref)):
         return load_reference(ref, extractor, features=wanted)
     images = open_images(ref, on_error=on_error)
+    if images.skipped:
+        warnings.warn(
+            f"{ref}: {len(images.skipped)} files left out, the first {images.skipped[0]}",
+            stacklevel=2,
+        )
     features = FEATURES if wanted else 0
     return make_reference(images, extractor, features=features, batch=batch, progress=progress)
 

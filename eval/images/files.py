@@ -1,39 +1,40 @@
-"""Images of a folder or a zip file: looked through before use, then decoded one after another.
+"""Images of a folder or a zip file: all decoded before use, then again one after another.
 
-Folders are searched to any depth, so that one folder for each class is fine. The order is that of
-the names with their folders, the same in a folder and in a zip file of it. Suffixes count in upper
-and lower case; files with others, and hidden ones, are left aside.
+The look decodes each file as its use does, so that nothing can turn up in the middle of a run, when
+the number of images is already part of a result.
 """
 
 import math
-import os
 import warnings
 import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.eval.images.pixels import Look, UnusableError, look, pixels
-from fewstep.eval.images.sets import PART, ImageSet, check_count
+from fewstep.eval.images.names import USUAL, image_names
+from fewstep.eval.images.pixels import Look, UnusableError, look, nothing_filled_in, pixels
+from fewstep.eval.images.sets import DAMAGE, PART, ImageSet, check_count
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-LOSSY = ("JPEG", "MPO", "WEBP")
+MOST_BITS_IN_16 = 14  # of detectors and cameras whose values are kept in 16-bit files
 OnError = Literal["raise", "skip"]
 Read = Callable[[str], bytes]
+Result = TypeVar("Result")
+LOOKED_AT_ONCE = 256
 
 
 def file_images(path: Path, num: int | None = None, on_error: OnError = "raise") -> ImageSet:
-    """Images of a folder, or of a ``.zip``, after a look at every file of them.
+    """Images of a folder, or of a ``.zip``, after each file of them was decoded once.
 
-    PNG files are checked by the checksums of all their parts, others by decoding them. Grey images
-    of 16 bits become 8 bits by x / 257, rounded. If any image is coloured, all become RGB.
+    Grey images of b > 8 bits become 8 bits by 255 x / (2^b - 1), rounded. If any image is coloured,
+    all become RGB. Warns of what else is there, of compression with loss, of images that viewers
+    would turn, and of 16-bit images that use few of their bits.
 
     Args:
         path: the folder or the zip file.
@@ -45,20 +46,25 @@ def file_images(path: Path, num: int | None = None, on_error: OnError = "raise")
             that are damaged or of a kind that has no one meaning as 8-bit pixels.
         ImportError: without Pillow.
     """
-    names = _names(path)
+    names, others = image_names(path)
     if not names:
+        there = f", only {others}" if others else ""
         raise ValueError(
-            f"no images in {path} or the folders in it; files of images end in "
-            f"{', '.join(SUFFIXES)}"
+            f"no images in {path} or the folders in it{there}; files of images end in "
+            f"{', '.join(USUAL)} or as other formats that Pillow opens; name an archive or array "
+            "itself, not its folder"
         )
     check_count(str(path), len(names), num)
     used, bad = _look_through(path, names, num)
     _check(path, used, bad, on_error)
     check_count(str(path), len(used), num)
-    _warn_of_lossy(path, used)
+    if others:
+        warnings.warn(f"{path}: left out as no images by their names: {others}", stacklevel=3)
+    _warn_of_pixels(path, used.values())
     first = next(iter(used.values()))
     shape = (max(found.channels for found in used.values()), first.height, first.width)
-    return ImageSet(str(path), len(used), shape, lambda: _decoded(path, used, shape), tuple(bad))
+    read = partial(_decoded, path, list(used), shape)
+    return ImageSet(str(path), len(used), shape, read, tuple(bad))
 
 
 def _look_through(
@@ -67,52 +73,33 @@ def _look_through(
     """The first ``num`` files that can be used, and those among them that cannot, and why."""
     used: dict[str, Look] = {}
     bad = []
-    with _reader(path) as read:
-        for name in names:
-            if len(used) == num:
-                break
-            try:
-                used[name] = look(_content(read, name))
-            except UnusableError as error:
-                bad.append(f"{name}: {error}")
+    for name, found in _each(path, names, look, LOOKED_AT_ONCE):
+        if len(used) == num:
+            break
+        if isinstance(found, UnusableError):
+            bad.append(f"{name}: {found}")
+        else:
+            used[name] = found
     return used, bad
 
 
-def _names(path: Path) -> list[str]:
-    if path.is_dir():
-        found = _walk(path)
-    else:
+def _each(
+    path: Path, names: list[str], work: Callable[[bytes], Result], together: int
+) -> Iterator[tuple[str, Result | UnusableError]]:
+    """What becomes of each file in order, ``together`` at a time: Pillow decodes in threads."""
+
+    def worked(name: str) -> Result | UnusableError:
         try:
-            with zipfile.ZipFile(path) as archive:
-                found = [name for name in archive.NameToInfo if not name.endswith("/")]
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} is damaged or truncated ({error}); copy it again") from error
-    images = [name for name in found if _is_image(PurePosixPath(name))]
-    # Some programs write ./a.png into zip files, which is a.png in the folder.
-    return sorted(images, key=lambda name: PurePosixPath(name).as_posix())
+            return work(_content(read, name))
+        except UnusableError as error:
+            return error
 
-
-def _walk(path: Path) -> list[str]:
-    """All files; links to folders are followed, each folder once."""
-    seen = {os.path.realpath(path)}
-    found = []
-    for folder, folders, files in os.walk(path, followlinks=True):
-        folders[:] = [f for f in folders if not _again(os.path.join(folder, f), seen)]
-        found += [(Path(folder) / file).relative_to(path).as_posix() for file in files]
-    return found
-
-
-def _again(folder: str, seen: set[str]) -> bool:
-    real = os.path.realpath(folder)
-    known = real in seen
-    seen.add(real)
-    return known
-
-
-def _is_image(name: PurePosixPath) -> bool:
-    # macOS puts files as ._a.png into zip files.
-    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
-    return name.suffix.lower() in SUFFIXES and not hidden
+    with _reader(path) as read, ThreadPoolExecutor() as pool:
+        for start in range(0, len(names), together):
+            part = names[start : start + together]
+            with nothing_filled_in():
+                found = list(pool.map(worked, part))
+            yield from zip(part, found, strict=True)
 
 
 @contextmanager
@@ -128,14 +115,18 @@ def _reader(path: Path) -> Iterator[Read]:
 def _content(read: Read, name: str) -> bytes:
     try:
         return read(name)
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # or encrypted
+    except DAMAGE as error:
         raise UnusableError(f"it cannot be read ({error})") from error
 
 
 def _check(path: Path, used: dict[str, Look], bad: list[str], on_error: OnError) -> None:
     if bad and (on_error == "raise" or not used):
         more = f"; {len(bad) - 1} more files like it" if len(bad) > 1 else ""
-        remedy = "mend or remove it, or use --on-error skip" if used else "no file is left"
+        remedy = (
+            "mend or remove it, or use --on-error skip (not for --paired)"
+            if used
+            else "no file is left"
+        )
         raise ValueError(f"{path}/{bad[0]}{more}; {remedy}")
     sizes = {(found.width, found.height): name for name, found in reversed(used.items())}
     if len(sizes) > 1:
@@ -146,24 +137,38 @@ def _check(path: Path, used: dict[str, Look], bad: list[str], on_error: OnError)
         )
 
 
-def _warn_of_lossy(path: Path, used: dict[str, Look]) -> None:
-    formats = Counter(found.format for found in used.values())
-    if lossy := sum(formats[kind] for kind in LOSSY):
-        warnings.warn(
-            f"{lossy} of {len(used)} images of {path} are JPEG or WebP files, whose compression "
-            "changes features; compare sets of lossless files only",
-            stacklevel=4,
+def _warn_of_pixels(path: Path, looks: Collection[Look]) -> None:
+    def warn(count: int, what: str) -> None:
+        if count:
+            warnings.warn(f"{count} of {len(looks)} images of {path} {what}", stacklevel=5)
+
+    warn(
+        sum(found.lossy for found in looks),
+        "are JPEG or WebP files, or compressed as these, AVIF or JPEG 2000 are, which changes "
+        "features; compare sets of lossless files only",
+    )
+    warn(
+        sum(found.turned for found in looks),
+        "have an Exif orientation by which viewers turn them; they are taken as they lie in the "
+        "file: apply PIL.ImageOps.exif_transpose and save them if you want them turned",
+    )
+    values = [found.highest for found in looks if found.highest is not None]
+    bits = max(8, max(values, default=0).bit_length())
+    if bits <= MOST_BITS_IN_16 and any(values):
+        warn(
+            len(values),
+            f"have 16 bits, and no value above {max(values)}: they are taken for dark; if they "
+            f"have {bits} bits in truth, save round(x / {2**bits - 1} * 255) with 8 bits",
         )
 
 
-def _decoded(path: Path, used: dict[str, Look], shape: tuple[int, int, int]) -> Iterator[Tensor]:
-    names, together = list(used), max(1, PART // math.prod(shape))
-    with _reader(path) as read:
-        for start in range(0, len(names), together):
-            part = []
-            for name in names[start : start + together]:
-                try:
-                    part.append(pixels(_content(read, name), shape[0]))
-                except UnusableError as error:
-                    raise ValueError(f"{path}/{name}: {error}, though it was not before") from error
+def _decoded(path: Path, names: list[str], shape: tuple[int, int, int]) -> Iterator[Tensor]:
+    together = max(1, PART // math.prod(shape))
+    part = []
+    for name, found in _each(path, names, partial(pixels, channels=shape[0]), together):
+        if isinstance(found, UnusableError):
+            raise ValueError(f"{path}/{name}: {found}, though it was not before") from found
+        part.append(found)
+        if len(part) == together or name == names[-1]:
             yield torch.from_numpy(np.stack(part)).movedim(-1, 1)
+            part = []

@@ -1,6 +1,9 @@
 """A set of 8-bit images of one size, read in parts, wherever it is kept."""
 
 import hashlib
+import lzma
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,6 +12,10 @@ from torch import Tensor
 
 GREY, COLOURS = 1, 3
 PART = 2**23  # bytes of images read at a time
+# What reading a file, or a member of a zip file, may raise: also if it is encrypted.
+DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

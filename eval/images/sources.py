@@ -20,12 +20,13 @@ KINDS = "a folder, a .zip, a .npy or a .npz of images, a folder of fewstep gen, 
 def open_images(
     source: str | Path, *, num: int | None = None, on_error: OnError = "raise"
 ) -> ImageSet:
-    """The images of a name, looked through but not decoded.
+    """The images of a name, looked through so that reading them cannot fail later.
 
     Args:
-        source: a folder of image files, to any depth, or a ``.zip`` of them; a ``.npz`` or
-            ``.npy`` of an array uint8 (n, h, w, c); a folder that ``fewstep gen`` wrote; or
-            ``fashion``, the training split of Fashion-MNIST (write ``./fashion`` for a folder).
+        source: a folder of image files, to any depth, or a ``.zip`` of them (what else is there
+            is warned about); a ``.npz`` or ``.npy`` of an array uint8 (n, h, w, c); a folder that
+            ``fewstep gen`` wrote; or ``fashion``, the training split of Fashion-MNIST (write
+            ``./fashion`` for a folder).
         num: take the first of them only.
         on_error: ``skip`` leaves out image files that cannot be used; ``raise`` names them.
 
