@@ -9,8 +9,8 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from torch import Tensor
 
-from fewstep.samplers import foreign, run, settings
-from fewstep.samplers.choose import choose, made_up
+from fewstep.samplers import foreign, run, said, settings
+from fewstep.samplers.choose import choose
 from fewstep.samplers.convert import Prediction
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.index import Position, noise_source
@@ -47,17 +47,20 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         """As in diffusers; a config of another class is adopted (see ``foreign``)."""
         if not isinstance(config, Mapping):
             return super().from_config(config, return_unused_kwargs, **kwargs)
-        kwargs = foreign.spelled_out(kwargs)
         arguments = inspect.signature(cls.__init__).parameters
+        kwargs = foreign.spelled_out(kwargs, arguments)
+        mistyped = kwargs.keys() - arguments.keys() - settings.LOADING_KWARGS
+        if mistyped and not return_unused_kwargs:
+            raise said.no_argument(cls.__name__, min(mistyped), arguments)
         own, carried = foreign.split(config, {key: p.default for key, p in arguments.items()})
-        made: Any = super().from_config(own, True, **kwargs)
+        with said.inherited():
+            made: Any = super().from_config(own, True, **kwargs)
         scheduler, unused = made
         foreign.carry(scheduler, carried)
-        if return_unused_kwargs:
-            return scheduler, unused
-        if mistyped := kwargs.keys() - arguments.keys() - settings.LOADING_KWARGS:
-            raise TypeError(f"{cls.__name__} has no argument {min(mistyped)!r}")
-        return scheduler
+        ours = settings.live(scheduler.config)
+        foreign.listen(cls.__name__, config, ours)
+        said.warn_unread(cls.__name__, kwargs, ours, scheduler.process)
+        return (scheduler, unused) if return_unused_kwargs else scheduler
 
     def _setup(self) -> None:
         config, process = settings.live(self.config), self.process
@@ -140,9 +143,7 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         Raises:
             ValueError: if not exactly one of the three is given, or for levels that do not fall.
         """
-        process, config = self.process, settings.live(self.config)
-        if made_up(process, config, sigmas):
-            num_inference_steps, sigmas = len(cast(Tensor, sigmas)), None
+        process = self.process
         plan, grid, reason = self._planned(num_inference_steps, timesteps, sigmas, mu)
         self._adopt(plan, process, device)
         self.grid, self.grid_reason = grid, reason

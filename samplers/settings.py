@@ -23,8 +23,10 @@ from typing import Any
 
 from diffusers.configuration_utils import register_to_config
 
-from fewstep.schedules.config import from_diffusers_config, is_continuous_edm
+from fewstep.samplers.said import in_our_words, no_argument, warn_unread
+from fewstep.schedules.config import from_diffusers_config, is_continuous_edm, is_flow
 from fewstep.schedules.process import NoiseProcess
+from fewstep.schedules.spacing import shift_from_config
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Settings:
     flow_shift: float | None = None
     use_dynamic_shifting: bool = False
     time_shift_type: str = "exponential"
-    grid: str = "auto"
+    shift_terminal: float | None = None
+    grid: str | None = None
     final: str | None = None
     timestep_spacing: str | None = None
     steps_offset: int = 0
@@ -99,12 +102,14 @@ def with_settings(options: Mapping[str, Any]) -> Callable[[type], type]:
         registered = register_to_config(__init__)
 
         def checked(self: Any, **kwargs: Any) -> None:
+            kwargs = in_our_words(kwargs, defaults)
             unknown = [key for key in kwargs if key not in defaults and not key.startswith("_")]
             if unknown:
-                raise TypeError(
-                    f"{cls.__name__} has no argument {unknown[0]!r}; it has {', '.join(defaults)}"
-                )
+                raise no_argument(cls.__name__, unknown[0], defaults)
             registered(self, **{**EXPLICIT, **kwargs})
+            config = live(self.config)
+            self.register_to_config(**shift_names(config))
+            warn_unread(cls.__name__, kwargs, config, self.process)
 
         checked.__signature__ = signature  # type: ignore[attr-defined]
         cls.__init__ = checked  # type: ignore[misc]
@@ -116,6 +121,15 @@ def with_settings(options: Mapping[str, Any]) -> Callable[[type], type]:
 def live(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config as it is now: ``scheduler.config.x = y`` changes the attribute, not the entry."""
     return {key: getattr(config, key, value) for key, value in config.items()}
+
+
+def shift_names(config: Mapping[str, Any]) -> dict[str, float]:
+    """A flow's fixed shift as both ``flow_shift``, our name, and ``shift``; nothing for others."""
+    seen = view(config)
+    if not is_flow(seen):
+        return {}
+    shift = shift_from_config({**seen, "use_dynamic_shifting": False})
+    return {"shift": shift, "flow_shift": shift}
 
 
 def without_none(text: str) -> str:

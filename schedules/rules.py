@@ -111,7 +111,12 @@ def tan(process: NoiseProcess, n: int, k: int, power: float) -> Array:
 
 
 def softlog_levels(
-    process: NoiseProcess, n: int, low: float = 0.1, high: float = 16.0, end: float = 0.0
+    process: NoiseProcess,
+    n: int,
+    low: float = 0.1,
+    high: float = 16.0,
+    end: float = 0.0,
+    last: float | None = None,
 ) -> Array:
     """n + 1 ratios with equal gaps in g = ln((1 + rho / low) / (1 + rho / high)), from rho_max.
 
@@ -125,6 +130,7 @@ def softlog_levels(
         n: steps, >= 1.
         low, high: the ratios between which gaps are logarithmic, 0 < low < high.
         end: the last ratio.
+        last: the ratio before it, of the last node; None leaves it to the rule.
     """
 
     def g(rho: float) -> float:
@@ -138,10 +144,9 @@ def softlog_levels(
             return np.asarray(growth / (1 / low - (1 + growth) / high))
 
     levels = between(end, n + 1)
-    if n > 1 and levels[-2] < process.rho_min:
-        # No network was trained below rho_min: the last step to 0 starts there.
-        levels = np.append(between(process.rho_min, n), end)
-    return levels
+    if last is None and levels[-2] < process.rho_min:
+        last = process.rho_min  # no network was trained below: the last step to 0 starts there
+    return levels if last is None or n == 1 else np.append(between(last, n), end)
 
 
 def softlog(process: NoiseProcess, n: int, k: int, power: float) -> Array:
