@@ -114,6 +114,7 @@ def split(
         arguments: names and defaults of the constructor.
     """
     config = adopt(config) if is_foreign(config) else live(config)
+    config |= {} if config.get("flow_shift") is not None else shift_names(config)
     silent = config.get("_use_default_values", ())
     own = {
         key: value

@@ -74,10 +74,12 @@ def _messages(
             f"{keys} of its config is not obeyed, since {name} has a grid of its own: pass "
             f"grid='diffusers' for the old one{end}"
         )
-    if config.get("clip_sample") and {"clip_sample", "clip_sample_range"} & said.keys():
+    clipping = [key for key in ("clip_sample", "clip_sample_range") if key in said]
+    if config.get("clip_sample") and clipping:
+        keys = ", ".join(f"{key}={said[key]!r}" for key in clipping)
         yield (
-            "clip_sample=True of its config is not obeyed: pass thresholding=True, "
-            "dynamic_thresholding_ratio=1.0 and sample_max_value= to bound predictions"
+            f"{keys} of its config is not obeyed: pass thresholding=True with sample_max_value= to "
+            "bound predictions"
         )
     kind = str(said.get("algorithm_type"))
     adds_noise = name in ("EDMStochastic", "Restart") or ours.get("tau") or ours.get("eta")
