@@ -134,14 +134,19 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
             num_inference_steps: network calls, >= 1.
             device: of ``timesteps``.
             timesteps: network times of the steps, falling, instead of a grid; solvers of several
-                calls a step make more, in between.
+                calls a step make more, in between. Beside ``sigmas`` of a flow, what the network is
+                told at each of these levels.
             sigmas: noise levels instead of a grid, sigma of a flow or EDM model and sigma / alpha
-                otherwise, n of them or n + 1 with a final 0. What flow pipelines always send, the
-                array ``numpy.linspace(1, 1 / n, n)``, counts as n calls on the scheduler's grid.
+                otherwise, n of them or n + 1 with a final 0. A flow's are shifted, and finished as
+                its config says. Its even ones, 1 - i/n in any container (within 1e-6), are how
+                pipelines say n: they count as n calls on the scheduler's grid, and
+                ``grid="diffusers"`` walks them.
             mu: of dynamic shifting.
 
         Raises:
-            ValueError: if not exactly one of the three is given, or for levels that do not fall.
+            ValueError: if none of the three is given, for a count that is not that of the levels,
+                for timesteps beside sigmas unless the process is a flow, or for levels that do not
+                fall.
         """
         process = self.process
         plan, grid, reason = self._planned(num_inference_steps, timesteps, sigmas, mu)

@@ -73,9 +73,7 @@ def chosen_grid(
         ValueError: for an unknown name, or settings that do not fit.
     """
     if name == "auto":
-        return auto_grid(
-            sampler, process, steps, final=final, shift=shift, terminal=terminal
-        )
+        return auto_grid(sampler, process, steps, final=final, shift=shift, terminal=terminal)
     if name not in NAMED_GRIDS:
         known = ", ".join(NAMED_GRIDS)
         raise ValueError(

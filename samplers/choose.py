@@ -17,6 +17,7 @@ from fewstep.schedules.discrete import ranged
 from fewstep.schedules.grids import Grid, grid_from_sigmas, grid_from_times
 from fewstep.schedules.peers import diffusers_grid, trailing_grid
 from fewstep.schedules.process import DiscreteVP, Flow, NoiseProcess
+from fewstep.schedules.published import PUBLISHED
 from fewstep.schedules.spacing import (
     SWITCHES,
     finished_sigmas,
@@ -89,26 +90,34 @@ def by_count(
     """
     if n < 1:
         raise ValueError(f"num_inference_steps must be at least 1, got {n}")
+    if config["grid"] == "diffusers":
+        entry = SAMPLERS[sampler]
+        steps = entry.intervals(process, n, options=entry.taken(config))
+        given = sent.even(steps) if sent else None
+        grid = diffusers_grid(process, settings.view(config), steps, mu=mu, given=given)
+        return Choice(grid, n, "grid='diffusers'")
+    choice = _of_our_rules(sampler, process, config, n, mu)
+    return replace(choice, reason=f"{choice.reason}{sent or ''}")
+
+
+def _of_our_rules(
+    sampler: str, process: NoiseProcess, config: Mapping[str, Any], n: int, mu: float | None
+) -> Choice:
+    """The grid that is named, that a switch or somebody's trailing times mean, or the automatic."""
     seen, entry = settings.view(config), SAMPLERS[sampler]
     name, inherited = config["grid"] or "auto", config["inherited_from"] is not None
-    options = entry.taken(config)
-    if name == "diffusers":
-        steps = entry.intervals(process, n, options=options)
-        given = sent.even(steps) if sent else None
-        grid = diffusers_grid(process, seen, steps, mu=mu, given=given)
-        return Choice(grid, n, "grid='diffusers'")
     ending = _ending(config, obeyed=not inherited)
-    steps = entry.intervals(process, n, ending == "zero", options)
+    steps = entry.intervals(process, n, ending == "zero", entry.taken(config))
     power, reason, shift = 7.0, f"grid={name!r}", shift_from_config(seen, mu)
     if name == "auto":
         rule = grid_rule_from_config(seen, obey_spacing=not inherited, mu=mu)
         name, power, reason = rule.name, rule.power, rule.reason
-    if name == "auto" and _somebody_chose_trailing(process, config):
+    if name == "auto" and isinstance(process, DiscreteVP) and _chose_trailing(config):
         grid = trailing_grid(process, seen, steps, final=ending)
         return Choice(grid, n, "timestep_spacing is 'trailing' (grid='auto' is our rule)")
-    terminal = terminal_from_config(seen)
     if isinstance(process, DiscreteVP) and name in RANGED:
         process = ranged(process, config["sigma_min"], config["sigma_max"])
+    terminal = None if name in PUBLISHED else terminal_from_config(seen)
     grid = chosen_grid(
         sampler, process, steps, name, final=ending, power=power, shift=shift, terminal=terminal
     )
@@ -116,16 +125,16 @@ def by_count(
         reason = f"{grid.name}, the automatic rule of {sampler}"
     if terminal:
         reason += f", its last call at shift_terminal={terminal:g}"
-    return Choice(grid, n, f"{reason}{sent or ''}")
+    return Choice(grid, n, reason)
 
 
-def _somebody_chose_trailing(process: NoiseProcess, config: Mapping[str, Any]) -> bool:
-    """No class of diffusers has it by default, and models were tuned for it (SDXL-Turbo).
+def _chose_trailing(config: Mapping[str, Any]) -> bool:
+    """Somebody did: no class of diffusers has it by default, and models were tuned for it.
 
     ``grid`` is None where nobody has said it; ``"auto"`` asks for our rule.
     """
     said = config["inherited_from"] is not None and config["timestep_spacing"] == "trailing"
-    return said and config["grid"] is None and isinstance(process, DiscreteVP)
+    return said and config["grid"] is None
 
 
 def _ending(config: Mapping[str, Any], obeyed: bool) -> str:

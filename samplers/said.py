@@ -63,8 +63,8 @@ def in_our_words(arguments: Mapping[str, Any], known: Mapping[str, Any]) -> dict
     if kind is not None and {"tau", "solver_type"} <= known.keys():  # the DPM-Solver++ family
         if kind not in ("dpmsolver++", "sde-dpmsolver++"):
             raise ValueError(
-                f"algorithm_type must be 'dpmsolver++' or 'sde-dpmsolver++' (tau=1.0), got {kind!r}:"
-                " solvers in the form of noise are not here, DEIS is fewstep.DEIS"
+                f"algorithm_type must be 'dpmsolver++' or 'sde-dpmsolver++' (tau=1.0), got "
+                f"{kind!r}: solvers in the form of noise are not here, DEIS is fewstep.DEIS"
             )
         del result["algorithm_type"]
         if kind.startswith("sde"):

@@ -2,15 +2,18 @@
 
 The grid of a scheduler is decided by the first of these that speaks:
 
-1. ``set_timesteps(timesteps=...)`` or ``sigmas=``;
+1. ``set_timesteps(timesteps=...)`` or ``sigmas=``, except for a flow's even levels, by which
+   pipelines say a number of steps (:mod:`fewstep.samplers.sent`);
 2. ``grid=`` or ``timestep_spacing=`` given to the constructor or to ``from_config``;
 3. opt-in switches in the config: ``use_karras_sigmas`` and its like;
-4. ``timestep_spacing`` in a plain dictionary or in a config of ours;
+4. ``timestep_spacing`` in a plain dictionary or in a config of ours, and "trailing" in one of a
+   diffusers class: none has it by default, so somebody chose it; ``grid="auto"`` overrides it;
 5. the automatic rule of the sampler.
 
-``timestep_spacing`` and ``final_sigmas_type`` of a *diffusers* config are carried for the way back
-but not obeyed: saved pipelines spell out every default, so they tell nothing of what anyone chose.
-``grid="diffusers"`` obeys them all.
+Any other ``timestep_spacing``, and ``final_sigmas_type``, of a *diffusers* config are carried for
+the way back but not obeyed: saved pipelines spell out every default, so they tell nothing of what
+anyone chose. ``grid="diffusers"`` obeys them all. Whatever decides, ``shift_terminal`` places a
+flow's last call. :mod:`fewstep.samplers.unheard` and :mod:`fewstep.samplers.said` warn of the rest.
 """
 
 import dataclasses

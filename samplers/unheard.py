@@ -25,6 +25,7 @@ RARE_SPACING_KEYS = (
 )  # fmt: skip
 # Read by pipelines, which compute mu of dynamic shifting from them.
 PIPELINE_KEYS = ("base_image_seq_len", "base_shift", "max_image_seq_len", "max_shift")
+# The constructors of FlowMatchHeun and of FlowMapEuler have these and no other.
 _TWINS = {"num_train_timesteps", "shift"}
 
 
@@ -68,17 +69,17 @@ def _messages(
     if origin == "ScoreSdeVpScheduler" and "sampling_eps" in spacing:
         spacing.remove("sampling_eps")  # there it is the least time of the process
     if spacing:
-        keys = ", ".join(f"{key}={said[key]!r}" for key in spacing)
+        text = ", ".join(f"{key}={said[key]!r}" for key in spacing)
         end = ", and final='sigma_min' its end" if "final_sigmas_type" in spacing else ""
         yield (
-            f"{keys} of its config is not obeyed, since {name} has a grid of its own: pass "
+            f"{text} of its config is not obeyed, since {name} has a grid of its own: pass "
             f"grid='diffusers' for the old one{end}"
         )
     clipping = [key for key in ("clip_sample", "clip_sample_range") if key in said]
     if config.get("clip_sample") and clipping:
-        keys = ", ".join(f"{key}={said[key]!r}" for key in clipping)
+        text = ", ".join(f"{key}={said[key]!r}" for key in clipping)
         yield (
-            f"{keys} of its config is not obeyed: pass thresholding=True with sample_max_value= to "
+            f"{text} of its config is not obeyed: pass thresholding=True with sample_max_value= to "
             "bound predictions"
         )
     kind = str(said.get("algorithm_type"))
@@ -93,10 +94,10 @@ def _messages(
             f"{name} solves the ODE of this prior, without clip_sample and without the noise of "
             "variance_type: keep that scheduler for the published samples"
         )
-    if origin == "FlowMatchHeunDiscreteScheduler" and not config.get("_class_name"):
-        if {key for key in config if not key.startswith("_")} == _TWINS:
-            yield (
-                "this live config may as well be FlowMapEulerDiscreteScheduler's, whose network "
-                "predicts mean velocities that no solver applies to: keep that scheduler, or say "
-                f"from_config({{**config, '_class_name': {origin!r}}})"
-            )
+    keys = {key for key in config if not key.startswith("_")}
+    if keys == _TWINS and not config.get("_class_name"):
+        yield (
+            "this live config may as well be FlowMapEulerDiscreteScheduler's, whose network "
+            "predicts mean velocities that no solver applies to: keep that scheduler, or say "
+            f"from_config({{**config, '_class_name': {origin!r}}})"
+        )

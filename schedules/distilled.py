@@ -1,14 +1,16 @@
 """Configs of checkpoints whose network does not predict what a diffusion ODE needs.
 
-A distilled network jumps to clean data from a few levels, and its scheduler adds noise anew between the
-jumps. A solver takes the prediction for a posterior mean, and its samples come out blurred or
+A distilled network jumps to clean data from a few levels, and its scheduler adds noise anew between
+the jumps. A solver takes the prediction for a posterior mean, and its samples come out blurred or
 burnt, at any number of calls and without an error. ``REFUSED`` of :mod:`fewstep.schedules.config`
 has the classes whose noise process cannot be represented either.
 """
 
 from fewstep.schedules.config import Config, class_name
 
-_LCM = "its network is a latent consistency model: it jumps to clean data, and fresh noise goes on top"
+_LCM = (
+    "its network is a latent consistency model: it jumps to clean data, and fresh noise goes on top"
+)
 _INSTEAD = (
     "; an ODE solver does not apply, so keep that scheduler. If only the class is wrong and the "
     "network is an ordinary diffusion model, say so with from_config({{**config, {0}}})"

@@ -134,7 +134,7 @@ def _spaced_times(table: DiscreteVP, config: Config, n: int) -> Array:
 
 
 def trailing_grid(process: DiscreteVP, config: Config, n: int, *, final: str = "zero") -> Grid:
-    """The times of ``timestep_spacing="trailing"`` for any solver: whole, the first the last trained.
+    """The whole times of ``timestep_spacing="trailing"``, for any solver.
 
     Args:
         process: the table.
@@ -173,7 +173,11 @@ def _table_nodes(table: DiscreteVP, config: Config, n: int) -> tuple[Array | Non
         high = float(high if config.get("sigma_max") is None else config["sigma_max"])
         low = float(low if config.get("sigma_min") is None else config["sigma_min"])
         # Euler's log_linear has one level more, which is left out here.
-        levels = levels_between(switch[0], high, low, n) if switch else levels_between("", high, low, n + 1)[:n]
+        levels = (
+            levels_between(switch[0], high, low, n)
+            if switch
+            else levels_between("", high, low, n + 1)[:n]
+        )
         return None, _without_signal(levels, exact_start)
     return times, _without_signal(rho, exact_start)
 
@@ -198,10 +202,10 @@ def _flow_nodes(
 ) -> Array:
     """Levels of a flow, as ratios; each family counts its own way from 1 to 1/N."""
     switch = switch_from_config(config)
-    if given is None and class_name(config) == "UniPCMultistepScheduler":
-        if switch and switch[0] == "karras":
-            table = table_from_config(config)
-            return levels_between("karras", min(table.rho_max, _NUDGED_RHO), table.rho_min, n)
+    own = given is None and class_name(config) == "UniPCMultistepScheduler"
+    if own and switch and switch[0] == "karras":
+        table = table_from_config(config)
+        return levels_between("karras", min(table.rho_max, _NUDGED_RHO), table.rho_min, n)
     base = _even_sigmas(process, config, n, shift) if given is None else given
     sigma = finished_sigmas(config, base, shift)
     return process.rho(np.minimum(sigma, 1.0) * process.num_train_timesteps)

@@ -1,7 +1,7 @@
 """A flow whose network is told something else than N sigma, by example: pairs of level and time.
 
-CogView4 and GLM-Image give both. Their network is told t for the level that t / N becomes when it is
-shifted, and a shift multiplies the ratio: (t / N) / (1 - t / N) is rho divided by the shift. So
+CogView4 and GLM-Image give both. Their network is told t for the level that t / N becomes when it
+is shifted, and a shift multiplies the ratio: (t / N) / (1 - t / N) is rho divided by the shift. So
 ln of those odds is ln(rho) plus a constant between any two pairs, and is interpolated as a
 function of ln(rho).
 """
@@ -64,7 +64,5 @@ def told_grid(process: Flow, rho: Array, times: Array) -> Grid:
             f"timesteps beside sigmas must fall from at most {top} to at least 0, got "
             f"{times.tolist()}: sort them, or leave them out"
         )
-    told = ToldFlow(
-        top, process.sigma_min, rhos=tuple(rho.tolist()), told=tuple(times.tolist())
-    )
+    told = ToldFlow(top, process.sigma_min, rhos=tuple(rho.tolist()), told=tuple(times.tolist()))
     return Grid(told, np.append(rho, 0.0), np.append(times, 0.0), "timesteps and sigmas")

@@ -1,4 +1,4 @@
-"""Distilled checkpoints are refused in one line, and trailing times, which somebody chose, are kept."""
+"""Distilled checkpoints are refused in one line; trailing times, which somebody chose, are kept."""
 
 import json
 import warnings
@@ -51,7 +51,7 @@ def test_refused_live_and_from_disk(
             cls.from_config(config)
         assert "\n" not in str(error.value)
         key = next(iter(override))
-        assert f"from_config({{**config, \"{key}\": " in str(error.value)
+        assert f'from_config({{**config, "{key}": ' in str(error.value)
         ours = cls.from_config({**config, **override})  # for those who know
         ours.set_timesteps(4)
         assert len(ours.timesteps) == 4
@@ -64,7 +64,7 @@ def test_flow_maps_from_disk_and_live(tmp_path: Path) -> None:
     made = peer("FlowMapEulerDiscreteScheduler", {"shift": 5.0})
     made.save_pretrained(tmp_path)
     loaded = type(made).from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="FlowMapEulerDiscreteScheduler has no .* keep that"):
+    with pytest.raises(ValueError, match=r"FlowMapEulerDiscreteScheduler has no .* keep that"):
         fewstep.UniPC.from_config(loaded.config)
     made = peer("FlowMapEulerDiscreteScheduler", {"shift": 5.0})  # saving names its class
     with pytest.warns(UserWarning, match="may as well be FlowMapEulerDiscreteScheduler's"):

@@ -254,7 +254,8 @@ STEPS = SimpleNamespace(num_inference_steps=N)
 SCHEDULER = SimpleNamespace(config=SimpleNamespace(num_train_timesteps=1000))
 NAMES = {
     "np": np, "torch": torch, "num_inference_steps": N, "block_state": STEPS, "timesteps": None,
-    "self": SimpleNamespace(scheduler=SCHEDULER), "components": SimpleNamespace(scheduler=SCHEDULER),
+    "self": SimpleNamespace(scheduler=SCHEDULER),
+    "components": SimpleNamespace(scheduler=SCHEDULER),
     "sigmas": None, "sigmas_dtype": torch.float64,
 }  # fmt: skip
 

@@ -2,8 +2,9 @@
 
     python -m fewstep.eval.studies.carried_grids
 
-For exact mixtures (mix8 with zero terminal SNR, too), errors to the sigma -> 0 solution on the automatic grid, and on the grid of the
-config. Models that were tuned for the carried one are better on it than these tables say.
+For exact mixtures (mix8 with zero terminal SNR, too), errors to the sigma -> 0 solution on the
+automatic grid, and on the grid of the config. Models that were tuned for the carried one are better
+on it than these tables say.
 """
 
 from collections.abc import Sequence
