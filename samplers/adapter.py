@@ -1,7 +1,9 @@
 """The diffusers side: a scheduler whose ``step`` runs one evaluation of a plan."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -9,21 +11,35 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from torch import Tensor
 
-from fewstep.samplers import foreign, run, said, settings
+from fewstep.samplers import foreign, said, settings
+from fewstep.samplers.arguments import check_arguments
 from fewstep.samplers.choose import choose
 from fewstep.samplers.convert import Prediction
 from fewstep.samplers.execute import Executor
-from fewstep.samplers.index import Position, noise_source
-from fewstep.samplers.output import StepOutput
+from fewstep.samplers.index import Runs, noise_source
+from fewstep.samplers.late import grid_below, own_ratio, starting_entry
+from fewstep.samplers.output import StepOutput, StepPair
 from fewstep.samplers.plan import Plan
+from fewstep.samplers.public import PublicTensors, Shown
 from fewstep.samplers.registry import SAMPLERS
+from fewstep.samplers.run import facts
 from fewstep.samplers.tail import tail
 from fewstep.samplers.threshold import DynamicThreshold
-from fewstep.samplers.training import TrainingNoise, training_tables
-from fewstep.schedules.breaks import mark
+from fewstep.samplers.training import TrainingNoise, training_levels, training_tables
+from fewstep.samplers.trajectory import Asked, Planned, Trajectory
+from fewstep.schedules.breaks import mark, snap_or_mark
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import VE, Flow, NoiseProcess
+from fewstep.schedules.spacing import shift_from_config
 from fewstep.types import RunFacts
+
+NOT_PASSED = object()
+TABLES = ("alphas_cumprod", "alphas", "betas")
+LATE = (
+    "the run starts at entry {} of {} without add_noise() or set_begin_index(): on an automatic "
+    "grid that entry is no fixed share of the noise; if the pipeline made the noise itself, take "
+    "from_config(..., grid='diffusers')"
+)
 
 
 class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: ignore[misc]
@@ -63,19 +79,11 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         return (scheduler, unused) if return_unused_kwargs else scheduler
 
     def _setup(self) -> None:
-        config, process = settings.live(self.config), self.process
+        config = settings.live(self.config)
         Prediction(config["prediction_type"])
-        self.num_inference_steps: int | None = None
-        self.plan: Plan | None = None
-        self.grid_reason = "set_timesteps() has not been called"
-        self._executor: Executor | None = None
-        self._sigma_data: float | None = None
-        self._position = Position(())
-        vars(self).update(training_tables(process))
-        first = float(process.time(process.rho_max))
-        count = int(config["num_train_timesteps"])
-        self.timesteps = torch.linspace(first, 0, count, dtype=torch.float32)
-        self.sigmas = torch.zeros(0)
+        self._run: Trajectory | None = None
+        self._runs = Runs()
+        self._training = PublicTensors(training_levels(self.process, config))
 
     def to_json_string(self) -> str:
         """The config as it is saved."""
@@ -90,6 +98,73 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         return settings.process_of(settings.live(self.config))
 
     @property
+    def _public(self) -> PublicTensors:
+        return self._training if self._run is None else self._run.public
+
+    @property
+    def _executor(self) -> Executor | None:
+        return None if self._run is None else self._run.executor
+
+    timesteps = Shown()
+    sigmas = Shown()
+    alphas_cumprod = Shown()
+    alphas = Shown()
+    betas = Shown()
+
+    @property
+    def plan(self) -> Plan | None:
+        """What ``set_timesteps`` made; after a late start, of the calls that are left."""
+        return None if self._run is None else self._run.planned.plan
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid of the plan, if it was made on one."""
+        return None if self._run is None else self._run.planned.grid
+
+    @property
+    def grid_reason(self) -> str:
+        """Which rule chose the grid."""
+        return (
+            "set_timesteps() has not been called"
+            if self._run is None
+            else (self._run.planned.reason)
+        )
+
+    @property
+    def num_inference_steps(self) -> int | None:
+        """Network calls of ``set_timesteps``; None before."""
+        return None if self._run is None else len(self.timesteps)
+
+    @property
+    def shift(self) -> float:
+        """The shift of a flow, ``flow_shift`` of the config."""
+        if not isinstance(self.process, Flow):
+            raise AttributeError(f"this {type(self).__name__} has no shift: its process is no flow")
+        fixed = {**settings.view(settings.live(self.config)), "use_dynamic_shifting": False}
+        return shift_from_config(fixed)
+
+    @shift.setter
+    def shift(self, shift: float) -> None:
+        self.set_shift(shift)
+
+    def set_shift(self, shift: float) -> None:
+        """Changes the shift of a flow, from the next ``set_timesteps`` on.
+
+        Args:
+            shift: > 0; 1 for none.
+
+        Raises:
+            ValueError: for another process, or a shift that is not positive.
+        """
+        if not isinstance(self.process, Flow):
+            raise ValueError("only flows have a shift, and this config describes none")
+        if not shift > 0:
+            raise ValueError(f"the shift of a flow must be > 0, got {shift}")
+        register: Any = self.register_to_config
+        register(flow_shift=float(shift), shift=float(shift))
+        self._training = PublicTensors(training_levels(self.process, settings.live(self.config)))
+
+    @property
     def init_noise_sigma(self) -> float:
         """Standard deviation of the noise to start from."""
         if self.plan is not None and isinstance(self.process, VE):
@@ -99,23 +174,29 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
     @property
     def step_index(self) -> int | None:
         """The evaluation that the next ``step`` consumes; None before the first."""
-        return self._position.index
+        return None if self._run is None else self._run.position.index
 
     @property
     def begin_index(self) -> int | None:
-        return self._position.begin
+        return None if self._run is None else self._run.position.begin
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Starts the trajectory at an entry of ``timesteps`` (image-to-image).
 
+        If the sample to start from is made by ``add_noise`` or ``scale_noise`` then, these may move
+        the levels of the entries that are left (see :meth:`add_noise`); a sample that is there
+        already, as that of a refiner, goes on at the levels as they are.
+
         Raises:
             ValueError: if there is no such entry.
         """
-        if self.plan is not None and not 0 <= begin_index < self.plan.calls:
+        if self._run is None:
+            return
+        if not 0 <= begin_index < len(self.timesteps):
             raise ValueError(
-                f"begin_index must lie in 0 .. {self.plan.calls - 1}, got {begin_index}"
+                f"begin_index must lie in 0 .. {len(self.timesteps) - 1}, got {begin_index}"
             )
-        self._position.begin = begin_index
+        self._run.position.begin = begin_index
 
     def __len__(self) -> int:
         return int(settings.live(self.config)["num_train_timesteps"])
@@ -127,6 +208,7 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         timesteps: Sequence[float] | Tensor | None = None,
         sigmas: Sequence[float] | Tensor | None = None,
         mu: float | None = None,
+        original_inference_steps: Any = NOT_PASSED,
     ) -> None:
         """Makes the plan.
 
@@ -142,75 +224,116 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
                 pipelines say n: they count as n calls on the scheduler's grid, and
                 ``grid="diffusers"`` walks them.
             mu: of dynamic shifting.
+            original_inference_steps: of latent consistency models, and refused.
 
         Raises:
             ValueError: if none of the three is given, for a count that is not that of the levels,
-                for timesteps beside sigmas unless the process is a flow, or for levels that do not
-                fall.
+                for timesteps beside sigmas unless the process is a flow, for levels that do not
+                fall, or if the tensors of the training process were written to.
         """
+        if original_inference_steps is not NOT_PASSED:
+            raise ValueError(
+                "original_inference_steps= belongs to latent consistency models, which are sampled "
+                "from data prediction to data prediction and by no ODE solver: keep LCMScheduler"
+            )
+        self._check_tables()
         process = self.process
-        plan, grid, reason = self._planned(num_inference_steps, timesteps, sigmas, mu)
-        self._adopt(plan, process, device)
-        self.grid, self.grid_reason = grid, reason
+        planned = self._planned(num_inference_steps, timesteps, sigmas, mu)
+        self._adopt(planned, process, device)
 
-    def _planned(
-        self, count: int | None, timesteps: Any, sigmas: Any, mu: float | None
-    ) -> tuple[Plan, Grid | None, str]:
+    def _planned(self, count: int | None, timesteps: Any, sigmas: Any, mu: float | None) -> Planned:
         """The plan that is asked for, its grid if it was made on one, and what decided."""
         config = settings.live(self.config)
         choice = choose(
             self.sampler, self.process, config, count, timesteps, sigmas, self.breakpoints, mu=mu
         )
-        return self._build(choice.grid, choice.nfe), choice.grid, choice.reason
+        plan = self._build(choice.grid, choice.nfe)
+        return Planned(plan, choice.grid, choice.reason, choice.asked)
 
     def _build(self, grid: Grid, nfe: int) -> Plan:
         entry, config = SAMPLERS[self.sampler], settings.live(self.config)
         return entry.plan(grid, nfe, entry.taken(config))
 
-    def _adopt(self, plan: Plan, process: NoiseProcess, device: torch.device | str | None) -> None:
-        rows = plan.evaluations[plan.history :]
+    def _adopt(
+        self, planned: Planned, process: NoiseProcess, device: torch.device | str | None
+    ) -> None:
         config = settings.live(self.config)
         self._sigma_data = settings.sigma_data_of(config)
         self._learned_variance = config.get("variance_type") in ("learned", "learned_range")
-        self._executor, self._offset = self._run(plan), -plan.history
-        vars(self).update(training_tables(process))
-        self.plan, self.num_inference_steps = plan, plan.calls
-        self.timesteps = torch.tensor(
-            [row.time for row in rows], dtype=torch.float32, device=device
+        self._run = Trajectory(
+            planned,
+            self._executes(config),
+            native=isinstance(process, Flow),
+            tables=training_tables(process),
+            device=device,
+            runs=self._runs,
         )
-        sigmas = plan.sigmas(isinstance(process, Flow))[plan.history :]
-        self.sigmas = torch.tensor(sigmas, dtype=torch.float32)
-        self._position = Position(self.timesteps)
 
-    def _run(self, plan: Plan) -> Executor:
-        config, threshold = settings.live(self.config), None
-        prediction = Prediction(config["prediction_type"], self._sigma_data)
+    def _executes(self, config: Mapping[str, Any]) -> Callable[[Plan], Executor]:
+        prediction, threshold = Prediction(config["prediction_type"], self._sigma_data), None
         if config["thresholding"]:
             ratio, cap = config["dynamic_thresholding_ratio"], config["sample_max_value"]
             threshold = DynamicThreshold(ratio, cap)
-        return Executor(plan, prediction, threshold=threshold)
+        return partial(Executor, prediction=prediction, threshold=threshold)
 
-    def _begin(self, index: int, sample: Tensor) -> None:
+    def _begin(self, run: Trajectory, entry: int, sample: Tensor) -> None:
         """Starts a trajectory at an entry, where multistep methods have no history yet."""
-        if not index:
+        run.public.check("timesteps", "sigmas")
+        if not entry or entry == run.offset:
             return
-        assert self.plan is not None
-        plan = tail(
-            self.plan, index, lambda g, n: self._rebuild(mark(g, self.breakpoints), n), self.process
-        )
-        self._executor, self._offset = self._run(plan), index
+        if run.position.begin is None and not run.noised and run.planned.asked is not None:
+            warnings.warn(LATE.format(entry, len(self.timesteps)), stacklevel=4)
+        run.enter(entry, tail(run.planned.plan, entry, self._rebuild_marked, self.process))
+
+    def _rebuild_marked(self, grid: Grid, nfe: int) -> Plan:
+        return self._rebuild(mark(grid, self.breakpoints), nfe)
 
     def _rebuild(self, grid: Grid, nfe: int) -> Plan:
         """The solver on a part of its grid, for a late start."""
         return self._build(grid, nfe)
 
+    def _late_options(self, rho: float) -> dict[str, Any]:
+        """The solver's options for a run that starts at a ratio."""
+        return SAMPLERS[self.sampler].taken(settings.live(self.config))
+
+    def _check_tables(self) -> None:
+        self._public.check(*TABLES)
+
+    def _first_level(self, times: Tensor, batch: int) -> tuple[float, float] | None:
+        """(alpha, sigma) of the first call, if noise at these times is what a run starts from."""
+        run = self._run
+        if run is None or run.position.index is not None or torch.compiler.is_compiling():
+            return None
+        entry = starting_entry(run.position, times, batch, run.moved_from)
+        if entry is None:
+            return None
+        if entry and entry != run.offset and run.planned.asked is not None:
+            self._move(run, entry, run.planned.asked)
+        if run.position.begin is None:
+            run.position.begin = entry
+            run.position.why = f" (add_noise was told the time of entry {entry} before)"
+        run.noised = True
+        row = run.row(entry)
+        return row.alpha, row.sigma
+
+    def _move(self, run: Trajectory, entry: int, asked: Asked) -> None:
+        """Starts at the noise level that the config's own grid has at an entry."""
+        process, config = self.process, settings.live(self.config)
+        rho = own_ratio(process, config, asked, entry)
+        options, calls = self._late_options(rho), len(self.timesteps) - entry
+        grid = grid_below(rho, calls, self.sampler, process, config, options, asked.mu)
+        grid = snap_or_mark(grid, self.breakpoints)
+        plan = SAMPLERS[self.sampler].plan(grid, calls, options)
+        reason = f"{run.planned.reason}, below the level of the config's own grid at entry {entry}"
+        run.move(entry, Planned(plan, grid, reason))
+
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """The network's input: the sample, or EDM's c_in x = x / sqrt(sigma^2 + sigma_data^2)."""
-        scale = self._sigma_data
-        if scale is None or self.plan is None:
+        run = self._run
+        if run is None or self._sigma_data is None:
             return sample
-        sigma = self.plan.evaluations[self.plan.history + self._position.peek(timestep)].sigma
-        return torch.mul(sample, 1 / (sigma**2 + scale**2) ** 0.5)
+        sigma = run.row(run.position.peek(timestep)).sigma
+        return torch.mul(sample, 1 / (sigma**2 + self._sigma_data**2) ** 0.5)
 
     def step(
         self,
@@ -220,7 +343,12 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         variance_noise: Tensor | None = None,
         return_dict: bool = True,
-    ) -> StepOutput | tuple[Tensor]:
+        *,
+        pred_original_sample: Tensor | None = None,
+        eta: float = 0.0,
+        prev_timestep: Any = None,
+        per_token_timesteps: Any = None,
+    ) -> StepOutput | StepPair | tuple[Tensor, Tensor]:
         """Advances the sample by one evaluation of the plan.
 
         Args:
@@ -230,33 +358,51 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
             sample: what the network was called with, before ``scale_model_input``.
             generator: one for the batch, or a list or tuple with one for each sample.
             variance_noise: unit noise to use instead of drawing it.
-            return_dict: a ``StepOutput``, or the tuple (prev_sample,).
+            return_dict: a ``StepOutput``, or the pair (prev_sample, pred_original_sample), whose
+                second entry is computed when it is read.
+            pred_original_sample: the data prediction, if the caller has made it, in place of the
+                one that ``model_output`` means.
+            eta: 0, or the ``eta`` of the config: noise belongs to the plan.
+            prev_timestep: the entry after ``timestep``, which the plan knows.
+            per_token_timesteps: None; a plan has one time for the whole sample.
 
         Raises:
+            TypeError: if ``generator`` is none.
             ValueError: before ``set_timesteps``, after the last step, for an entry of
-                ``timesteps`` out of turn, or for noise that does not fit.
+                ``timesteps`` out of turn, for noise that does not fit, or for what a plan cannot
+                do.
         """
-        if self._executor is None:
+        run = self._run
+        if run is None:
             raise ValueError("call set_timesteps(n) before step()")
-        index = self._position.take(timestep)
-        if self._position.fresh:
-            self._begin(index, sample)
-        index -= self._offset
-        draws = self._executor.draws[index]
-        draw = noise_source(draws, len(sample), generator, variance_noise)
-        if self._learned_variance:  # its channels follow those of the mean, and no solver uses it
-            model_output = model_output[:, : sample.shape[1]]
-        data = self._executor.data_prediction(index, model_output, sample) if return_dict else None
-        previous = self._executor.step(index, model_output, sample, draw)
-        self._position.advance()
-        if not return_dict:
-            return (previous,)
-        return StepOutput(prev_sample=previous, pred_original_sample=data)
+        if eta or prev_timestep is not None or per_token_timesteps is not None:
+            check_arguments(self, run.position, timestep, eta, prev_timestep, per_token_timesteps)
+        position = run.position
+        entry = position.take(timestep)
+        try:
+            if entry == position.start:
+                self._begin(run, entry, sample)
+            executor, index = run.executor, entry - run.offset
+            draw = noise_source(executor.draws[index], len(sample), generator, variance_noise)
+            if self._learned_variance:  # its channels follow the mean's, and no solver uses them
+                model_output = model_output[:, : sample.shape[1]]
+            if pred_original_sample is not None:
+                model_output = executor.output_of(index, pred_original_sample, sample)
+            data = partial(executor.data_prediction, index, model_output, sample)
+            if return_dict or torch.compiler.is_compiling():
+                data = data()
+            previous = executor.step(index, model_output, sample, draw)
+        except Exception:
+            position.undo()
+            raise
+        if return_dict:
+            return StepOutput(prev_sample=previous, pred_original_sample=data)
+        return (previous, data) if torch.compiler.is_compiling() else StepPair(previous, data)
 
     def facts(self, start: int = 0) -> RunFacts:
         """What guidance may know of a run from an entry of ``timesteps`` on."""
-        assert self.plan is not None
-        return run.facts(self.plan, self.plan.history + start)
+        assert self._run is not None
+        return facts(self._run.planned.plan, start - self._run.first)
 
     def clone(self) -> Self:
         """An independent scheduler of the same settings (one per thread or trajectory)."""

@@ -35,6 +35,7 @@ def auto_grid(
     final: str = "zero",
     shift: float = 1.0,
     terminal: float | None = None,
+    start: float | None = None,
 ) -> Grid:
     """The default grid of ``sampler``.
 
@@ -45,14 +46,16 @@ def auto_grid(
         final: end at ``"zero"`` noise or at ``"sigma_min"`` of the process.
         shift: of a flow; scales the ratios.
         terminal: sigma of a flow's last node, if it was trained for one; in (0, 1).
+        start: the first ratio; None means ``rho_max``, from pure noise.
     """
     low, high = BANDS.get(sampler, MULTISTEP)
     # With many steps even the linear part near zero is resolved; let it shrink.
     low *= min(1.0, FEW / steps)
     end = process.rho_min if final == "sigma_min" else 0.0
     last = None if terminal is None else terminal / (1 - terminal) / shift
-    rho = shift * softlog_levels(process, steps, low, high, end, last)
-    rho[0], rho[-1] = process.rho_max, shift * end
+    first = process.rho_max if start is None else start
+    rho = shift * softlog_levels(process, steps, low, high, end, first / shift, last)
+    rho[0], rho[-1] = first, shift * end
     return grid_from_rho(process, np.asarray(rho), "softlog")
 
 

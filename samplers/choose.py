@@ -12,6 +12,7 @@ from fewstep.samplers.auto import chosen_grid
 from fewstep.samplers.registry import SAMPLERS
 from fewstep.samplers.said import RANGED
 from fewstep.samplers.sent import Count, count_in
+from fewstep.samplers.trajectory import Asked
 from fewstep.schedules.breaks import mark, snap, warn_unsnapped
 from fewstep.schedules.discrete import ranged
 from fewstep.schedules.grids import Grid, grid_from_sigmas, grid_from_times
@@ -31,11 +32,16 @@ from fewstep.schedules.told import told_grid
 
 @dataclass(frozen=True)
 class Choice:
-    """A grid, the network calls to spend on it, and the rule that chose it."""
+    """A grid, the network calls to spend on it, and the rule that chose it.
+
+    Attributes:
+        asked: what was asked for, where the automatic rule answered.
+    """
 
     grid: Grid
     nfe: int
     reason: str
+    asked: Asked | None = None
 
 
 def choose(
@@ -97,7 +103,10 @@ def by_count(
         grid = diffusers_grid(process, settings.view(config), steps, mu=mu, given=given)
         return Choice(grid, n, "grid='diffusers'")
     choice = _of_our_rules(sampler, process, config, n, mu)
-    return replace(choice, reason=f"{choice.reason}{sent or ''}")
+    if sent is None:
+        return choice
+    asked = choice.asked and replace(choice.asked, sigmas=sent.even(n))
+    return replace(choice, reason=f"{choice.reason}{sent}", asked=asked)
 
 
 def _of_our_rules(
@@ -106,7 +115,7 @@ def _of_our_rules(
     """The grid that is named, that a switch or somebody's trailing times mean, or the automatic."""
     seen, entry = settings.view(config), SAMPLERS[sampler]
     name, inherited = config["grid"] or "auto", config["inherited_from"] is not None
-    ending = _ending(config, obeyed=not inherited)
+    ending = ending_of(config, obeyed=not inherited)
     steps = entry.intervals(process, n, ending == "zero", entry.taken(config))
     power, reason, shift = 7.0, f"grid={name!r}", shift_from_config(seen, mu)
     if name == "auto":
@@ -121,11 +130,12 @@ def _of_our_rules(
     grid = chosen_grid(
         sampler, process, steps, name, final=ending, power=power, shift=shift, terminal=terminal
     )
+    asked = None
     if name == "auto":
-        reason = f"{grid.name}, the automatic rule of {sampler}"
+        reason, asked = f"{grid.name}, the automatic rule of {sampler}", Asked(n, None, mu)
     if terminal:
         reason += f", its last call at shift_terminal={terminal:g}"
-    return Choice(grid, n, reason)
+    return Choice(grid, n, reason, asked)
 
 
 def _chose_trailing(config: Mapping[str, Any]) -> bool:
@@ -137,7 +147,7 @@ def _chose_trailing(config: Mapping[str, Any]) -> bool:
     return said and config["grid"] is None
 
 
-def _ending(config: Mapping[str, Any], obeyed: bool) -> str:
+def ending_of(config: Mapping[str, Any], obeyed: bool) -> str:
     """Where a grid ends; ``final_sigmas_type`` counts only where it is obeyed."""
     return config["final"] or (config["final_sigmas_type"] if obeyed else None) or "zero"
 
@@ -159,7 +169,7 @@ def by_values(
         ValueError: for values outside the process, or that do not fall, or both of another process.
     """
     obeyed = config["inherited_from"] is None or config["grid"] == "diffusers"
-    least = process.rho_min if _ending(config, obeyed) == "sigma_min" else 0.0
+    least = process.rho_min if ending_of(config, obeyed) == "sigma_min" else 0.0
     reason = "timesteps=" if sigmas is None else "sigmas="
     if sigmas is None:
         times = [float(value) for value in timesteps]

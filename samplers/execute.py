@@ -110,6 +110,12 @@ class Executor:
         x = sample.to(_state_dtype(sample))
         return self._data(self.steps[index], output, x).to(output.dtype)
 
+    def output_of(self, index: int, data: Tensor, sample: Tensor) -> Tensor:
+        """The network's output at ``sample`` that means a data prediction."""
+        p, q = self.steps[index].data
+        x = sample.to(_state_dtype(sample))
+        return ((data - x * p) / q).to(data.dtype)
+
     def _data(self, step: Step, output: Tensor, x: Tensor) -> Tensor:
         p, q = step.data
         data = x * p + output * q

@@ -106,7 +106,7 @@ def _uncompensated(
     spec = parse_spec(sampler)
     grid = snap(spec.grid_of(denoiser.process, nfe, "dc"), breakpoints)
     plan = multistep_plan(grid, str(replace(spec, grid={})))
-    if any(op.nu for row in plan.evaluations for op in row.ops):
+    if plan.draws:
         raise ValueError(f"ratios are fitted to deterministic solvers, and {sampler!r} adds noise")
     return grid, plan
 

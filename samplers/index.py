@@ -1,82 +1,188 @@
 """Where a trajectory stands, and the noise it draws."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+SHARED = "pass each entry once and in order, and use one scheduler for each trajectory: clone()"
+
+
+class Runs(deque[tuple[Tensor, frozenset[float]]]):
+    """``timesteps`` of a scheduler's last runs and their values, to recognise entries of them by.
+
+    A copy of a scheduler shares no run with it, so a copy of this is empty.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(maxlen=64)
+
+    def __deepcopy__(self, memo: object) -> "Runs":
+        return Runs()
+
+    def __reduce__(self) -> tuple[type["Runs"], tuple[()]]:
+        return Runs, ()
+
+    def knows(self, timestep: Any) -> bool:
+        """Whether it is an entry of one of them: a view, or a number of its value."""
+        runs = list(self)  # other threads append
+        if isinstance(timestep, Tensor) and any(
+            _entry_in(own, timestep) is not None for own, _ in runs
+        ):
+            return True
+        value = _plain(timestep)
+        return value is not None and any(value in values for _, values in runs)
 
 
 class Position:
     """A counter over the entries of ``timesteps``.
 
     It starts at ``begin`` if that was set, else at the entry that the first timestep is a view of,
-    else at the first entry of its value. Only that last way reads from the device, once.
+    else at the first entry of its value. Only that last way reads a tensor, once.
+
+    Args:
+        timesteps: the entries, as pipelines see them.
+        values: the same numbers on the CPU.
+        runs: of the same scheduler.
+
+    Attributes:
+        begin: the entry to start at, if somebody has said so.
+        start: the entry of the first step, once it was taken.
+        why: who set ``begin``, where it was not ``set_begin_index``; for messages.
     """
 
-    def __init__(self, timesteps: Tensor | Sequence[float]) -> None:
-        self.timesteps = timesteps
+    def __init__(self, timesteps: Tensor, values: Tensor, runs: Runs) -> None:
+        self.timesteps, self.values = timesteps, values
         self.begin: int | None = None
-        self.index: int | None = None
-        self.fresh = False
+        self.start: int | None = None
+        self.why = ""
+        self._runs = runs
+        runs.append((timesteps, frozenset(values.tolist())))
+        # One token a step. ``pop`` is a single operation of the interpreter, so that two threads
+        # never take the same step.
+        self._turns = list(range(len(timesteps)))[::-1]
+
+    @property
+    def index(self) -> int | None:
+        """The entry that the next step takes; None before the first."""
+        done = len(self.timesteps) - len(self._turns)
+        return None if self.start is None or not done else self.start + done
 
     def peek(self, timestep: Any) -> int:
         """The entry that the next step takes."""
-        return self._start(timestep) if self.index is None else self.index
+        index = self.index
+        return self._first(timestep) if index is None else index
 
     def take(self, timestep: Any) -> int:
-        """The entry of this step; ``fresh`` tells whether it opens a trajectory.
+        """The entry of this step; the first one taken is ``start``.
 
         Raises:
-            ValueError: if ``timestep`` is a view of another entry, or all are used up.
+            ValueError: if ``timestep`` is another entry, or one of an earlier run, or all are used
+                up.
         """
-        self.fresh = self.index is None
-        index = self.peek(timestep)
-        if index >= len(self.timesteps):
-            raise ValueError(
-                f"all {len(self.timesteps)} steps are done; call set_timesteps(n) for another run"
-            )
-        seen = None if self.fresh and self.begin is None else self._view(timestep)
-        if seen is not None and seen != index:
-            raise ValueError(
-                f"step() got entry {seen} of timesteps, expected entry {index}: pass each entry "
-                "once and in order, and use one scheduler for each trajectory"
-            )
-        self.index = index
-        return index
+        try:
+            turn = self._turns.pop()
+        except IndexError:
+            raise ValueError(self._done()) from None
+        try:
+            return self._entry(turn, timestep)
+        except ValueError:
+            self._turns.append(turn)  # a refusal moves nothing
+            raise
 
-    def advance(self) -> None:
-        assert self.index is not None
-        self.index += 1
+    def undo(self) -> None:
+        """Takes back the last step, which failed."""
+        self._turns.append(len(self.timesteps) - len(self._turns) - 1)
+        if self._turns[-1] == 0:
+            self.start = None
 
-    def _start(self, timestep: Any) -> int:
+    def view(self, timestep: Any) -> int | None:
+        """The entry that ``timestep`` shares its memory with."""
+        if not isinstance(timestep, Tensor):
+            return None
+        if torch.compiler.is_compiling():
+            return None
+        return _entry_in(self.timesteps, timestep)
+
+    def _entry(self, turn: int, timestep: Any) -> int:
+        if turn == 0:
+            self.start = self._first(timestep)
+        elif self.start is None:
+            raise ValueError(f"another thread is at the first step of this run: {SHARED}")
+        entry = self.start + turn
+        if entry >= len(self.timesteps):
+            raise ValueError(self._done())
+        seen = self.view(timestep)
+        if seen is None:
+            self._check_value(timestep, entry)
+        elif seen != entry:
+            raise ValueError(
+                f"step() got entry {seen} of timesteps, expected entry {entry}{self.why}: {SHARED}"
+            )
+        return entry
+
+    def _first(self, timestep: Any) -> int:
         if self.begin is not None:
             return self.begin
-        seen = self._view(timestep)
+        seen = self.view(timestep)
         if seen is not None:
             return seen
         if timestep is None or not len(self.timesteps):
             return 0
-        assert isinstance(self.timesteps, Tensor)
         if isinstance(timestep, Tensor) and timestep.numel() > 1:
             raise ValueError(
                 f"step() takes one entry of timesteps for the whole batch, got {timestep.numel()} "
                 "values; for samples at different steps use fewstep.BatchedPlan"
             )
-        distance = (self.timesteps.cpu() - float(timestep)).abs()
-        return int(distance.argmin())
+        distance = (self.values - float(timestep)).abs()
+        nearest = int(distance.argmin())
+        if _plain(timestep) != float(self.values[nearest]):
+            self._check_value(timestep, nearest)
+        return nearest
 
-    def _view(self, timestep: Any) -> int | None:
-        """The entry that ``timestep`` shares its memory with."""
-        own = self.timesteps
-        if not isinstance(timestep, Tensor) or not isinstance(own, Tensor):
-            return None
-        if torch.compiler.is_compiling() or timestep.device != own.device:
-            return None
-        offset = timestep.data_ptr() - own.data_ptr()
-        size = own.element_size()
-        inside = 0 <= offset < size * len(own) and timestep.dtype == own.dtype
-        return offset // size if inside else None
+    def _check_value(self, timestep: Any, entry: int) -> None:
+        """Refuses what is no view and yet plainly another entry, as far as no device is read.
+
+        Whole numbers pass: they are times of a table that are cut, or of no schedule at all.
+        """
+        if torch.compiler.is_compiling():
+            return
+        value = _plain(timestep)
+        same = [] if value is None else (self.values == value).nonzero().flatten().tolist()
+        if same and entry not in same:
+            raise ValueError(
+                f"step() got the time {value:g} of entry {same[0]}, expected entry "
+                f"{entry}{self.why}: {SHARED}"
+            )
+        if not same and self._runs.knows(timestep):
+            raise ValueError(
+                "step() got a time that timesteps held before set_timesteps(), or add_noise() from "
+                f"an image, was called again: read timesteps after it, {SHARED}"
+            )
+
+    def _done(self) -> str:
+        return f"all {len(self.timesteps)} steps are done; call set_timesteps(n) for another run"
+
+
+def _plain(timestep: Any) -> float | None:
+    """A floating-point number that can be looked at without waiting for a device."""
+    if isinstance(timestep, Tensor):
+        cheap = timestep.is_cpu and timestep.numel() == 1 and timestep.is_floating_point()
+    else:
+        cheap = isinstance(timestep, float | np.floating)
+    return float(timestep) if cheap else None
+
+
+def _entry_in(own: Tensor, timestep: Tensor) -> int | None:
+    if timestep.device != own.device:
+        return None
+    offset = timestep.data_ptr() - own.data_ptr()
+    size = own.element_size()
+    inside = 0 <= offset < size * len(own) and timestep.dtype == own.dtype
+    return offset // size if inside else None
 
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -90,9 +196,16 @@ def noise_source(
     With one generator for each sample, sample i depends on generator i alone.
 
     Raises:
+        TypeError: if the generator is none (a tensor that another class takes in its place).
         ValueError: if a list of generators is not as long as the batch, or noise is given for a
             step that needs it twice.
     """
+    if generator is not None and not isinstance(generator, (torch.Generator, list, tuple)):
+        raise TypeError(
+            "generator must be a torch.Generator or a list of them, got "
+            f"{type(generator).__name__}: pass what comes after the sample by name, and keep the "
+            "pipeline's own scheduler if it passes more there (RePaint, CogVideoX DPM)"
+        )
     if draws and isinstance(generator, list | tuple) and len(generator) != batch:
         raise ValueError(
             f"{len(generator)} generators for a batch of {batch}: pass one for each sample, or a "

@@ -102,6 +102,11 @@ class Plan:
         """Number of network calls."""
         return self.nfe - self.history
 
+    @property
+    def draws(self) -> int:
+        """Noises that a run adds."""
+        return sum(bool(op.nu) for row in self.evaluations for op in row.ops)
+
     def sigmas(self, native: bool) -> list[float]:
         """sigma of every evaluation and of the end, or with native=False sigma / alpha."""
         marks = [(row.alpha, row.sigma) for row in self.evaluations] + [self.end]

@@ -52,7 +52,7 @@ def facts(plan: Plan, start: int = 0) -> RunFacts:
     for row, held in zip(plan.evaluations, history_entries(plan), strict=True):
         read = {held[j] for op in row.ops for j, w in enumerate(op.w) if w}
         reads = max(reads, len(read))
-    noisy = any(op.nu for row in plan.evaluations for op in row.ops)
+    noisy = bool(plan.draws)
     return RunFacts(levels(plan, start), reads, noisy)
 
 

@@ -8,9 +8,11 @@ not to lie in a folder that is named like a pipeline of its own.
 """
 
 import json
+import warnings
 from typing import Any
 
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
 
 from fewstep.samplers import settings
 from fewstep.samplers.adapter import PlanSchedulerMixin
@@ -21,6 +23,7 @@ from fewstep.samplers.restart_recipes import recipe
 from fewstep.samplers.sent import count_in
 from fewstep.samplers.settings import with_settings
 from fewstep.samplers.starts import GaussianStartMixin
+from fewstep.samplers.trajectory import Planned, Trajectory
 from fewstep.samplers.tuned_files import check_prediction
 from fewstep.schedules.breaks import warn_unsnapped
 from fewstep.schedules.grids import Grid
@@ -30,6 +33,32 @@ __all__ = [
     "EDMStochastic", "Euler", "EulerAncestral", "Heun", "PlanScheduler", "Restart", "SASolver",
     "SchedulerMixin", "UniPC",
 ]  # fmt: skip
+
+CLIMBS = "{} climbs back in noise, which would undo the image that this run starts from: {}"
+
+
+class ClimbingMixin(PlanSchedulerMixin):
+    """A scheduler whose solver adds noise to go back up.
+
+    With the noise goes what an image-to-image run has kept of its image, whatever its strength. On
+    the automatic grid such a run does not climb, and on a grid that was named it does; either is
+    said in a warning.
+    """
+
+    def _calm(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The solver's options without climbs."""
+        raise NotImplementedError
+
+    def _late_options(self, rho: float) -> dict[str, Any]:
+        if self.plan is not None and self.plan.draws:
+            warnings.warn(CLIMBS.format(self.sampler, "it does not here"), stacklevel=5)
+        return self._calm(super()._late_options(rho))
+
+    def _begin(self, run: Trajectory, entry: int, sample: Tensor) -> None:
+        super()._begin(run, entry, sample)
+        if entry and run.noised and run.executor.plan.draws:
+            remedy = "leave the grid automatic, or take a solver that does not"
+            warnings.warn(CLIMBS.format(self.sampler, remedy), stacklevel=4)
 
 
 @with_settings(SAMPLERS["ddim"].options())
@@ -104,10 +133,16 @@ class Heun(PlanSchedulerMixin):
 
 
 @with_settings(SAMPLERS["edm"].options())
-class EDMStochastic(PlanSchedulerMixin):
-    """EDM's churn (arXiv:2206.00364); options of :func:`fewstep.samplers.heun.edm_stochastic`."""
+class EDMStochastic(ClimbingMixin):
+    """EDM's churn (arXiv:2206.00364); options of :func:`fewstep.samplers.heun.edm_stochastic`.
+
+    See :class:`ClimbingMixin` for runs from an image.
+    """
 
     sampler = "edm"
+
+    def _calm(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {**options, "churn": 0.0}
 
 
 @with_settings(SAMPLERS["sa"].options())
@@ -118,18 +153,17 @@ class SASolver(PlanSchedulerMixin):
 
 
 @with_settings(SAMPLERS["restart"].options())
-class Restart(PlanSchedulerMixin):
+class Restart(ClimbingMixin):
     """Restart (arXiv:2306.14878); options of :func:`fewstep.samplers.restart.restart`.
 
-    ``strength`` of an image-to-image pipeline is a share of the calls, those of the intervals
-    included.
+    See :class:`ClimbingMixin` for runs from an image.
     """
 
     sampler = "restart"
 
-    def _rebuild(self, grid: Grid, nfe: int) -> Plan:
-        made = recipe(**SAMPLERS["restart"].taken(settings.live(self.config)))
-        return made.main.plan(grid, nfe)
+    def _calm(self, options: dict[str, Any]) -> dict[str, Any]:
+        made = recipe(**options)
+        return {"intervals": [], "solver": made.solver, "noise_scale": made.noise_scale}
 
 
 @with_settings(SAMPLERS["dc"].options())
@@ -140,6 +174,9 @@ class DCSolver(PlanSchedulerMixin):
     """
 
     sampler = "dc"
+
+    def _late_options(self, rho: float) -> dict[str, Any]:
+        return {**super()._late_options(rho), "compensation": "none"}
 
     def _rebuild(self, grid: Grid, nfe: int) -> Plan:
         return multistep_plan(grid, settings.live(self.config)["multistep"])
@@ -175,9 +212,7 @@ class PlanScheduler(GaussianStartMixin):
     def _held(self) -> dict[int, Plan]:
         return {plan.calls: plan for plan in map(Plan.from_table, self._stored())}
 
-    def _planned(
-        self, count: int | None, timesteps: Any, sigmas: Any, mu: float | None
-    ) -> tuple[Plan, Grid | None, str]:
+    def _planned(self, count: int | None, timesteps: Any, sigmas: Any, mu: float | None) -> Planned:
         """The stored plan of that many calls; it has its own levels, which ``mu`` does not move.
 
         Raises:
@@ -200,7 +235,7 @@ class PlanScheduler(GaussianStartMixin):
         check_prediction(plan, settings.live(self.config)["prediction_type"])
         what = f"the stored plan {plan.name!r}"
         warn_unsnapped(what, plan.sigmas(native=False)[plan.history :], self.breakpoints)
-        return plan, None, what
+        return Planned(plan, None, what)
 
 
 for _name in __all__:

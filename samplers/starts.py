@@ -23,6 +23,7 @@ from fewstep.samplers.class_gaussians import ClassGaussians, save_gaussian
 from fewstep.samplers.convert import Prediction
 from fewstep.samplers.gaussian import GaussianFit
 from fewstep.samplers.plan import Plan
+from fewstep.samplers.trajectory import Trajectory
 from fewstep.samplers.tuned_files import START, load_start
 from fewstep.samplers.warm import WarmTeleport
 
@@ -150,40 +151,37 @@ class GaussianStartMixin(PlanSchedulerMixin):
             )
         return self.plan
 
-    def _begin(self, index: int, sample: Tensor) -> None:
+    def _begin(self, run: Trajectory, entry: int, sample: Tensor) -> None:
         """Fills the history of a plan that starts from a Gaussian.
 
         Raises:
             ValueError: if ``sample`` is not what :meth:`start` made for this run, or a plan without
                 a start is run on latents of one with it.
         """
-        plan, begun = self.plan, self._begun
+        plan, begun = run.planned.plan, self._begun
         self._begun, refusal = None, ""
-        assert plan is not None
         if not _lands(plan):
             refusal = _NO_JUMP if begun is not None else ""
-        elif index:
+        elif entry:
             refusal = _LATE
         elif begun is None or begun.plan != plan or not begun.fits(sample):
             refusal = _NO_START
         if refusal:
-            self._position.index = None  # still before the first step
             raise ValueError(refusal.format(plan.name))
-        super()._begin(index, sample)
+        super()._begin(run, entry, sample)
         if begun is not None:
-            self._fill(plan, begun.answers, sample)
+            self._fill(run, begun.answers, sample)
 
-    def _fill(self, plan: Plan, answers: list[Tensor], sample: Tensor) -> None:
-        assert self._executor is not None
+    def _fill(self, run: Trajectory, answers: list[Tensor], sample: Tensor) -> None:
         kind = settings.live(self.config)["prediction_type"]
         prediction = Prediction(kind, self._sigma_data)
         x = sample.to(torch.promote_types(sample.dtype, torch.float32))
-        for i, (row, answer) in enumerate(zip(plan.evaluations, answers, strict=False)):
+        for i, (row, answer) in enumerate(zip(run.planned.plan.evaluations, answers, strict=False)):
             # As the network's output that means this data prediction.
             p, q = prediction.coefficients(row.alpha, row.sigma, "data")
             # A copy to a device that the user's noise was not on must not wait for it.
             data = answer.to(x.device, x.dtype, non_blocking=x.is_cuda)
-            self._executor.step(i, (data - p * x) / q, x, torch.zeros_like)
+            run.executor.step(i, (data - p * x) / q, x, torch.zeros_like)
 
 
 _NO_JUMP = (

@@ -1,12 +1,16 @@
 """The forward process on tensors: noise for training, image-to-image and inpainting."""
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.samplers import settings
 from fewstep.schedules.process import VE, ContinuousVP, DiscreteVP, Flow, NoiseProcess
+from fewstep.schedules.spacing import shift_from_config, shift_sigmas
 
 
 def training_tables(process: NoiseProcess) -> dict[str, Tensor]:
@@ -16,6 +20,36 @@ def training_tables(process: NoiseProcess) -> dict[str, Tensor]:
     products, alphas = np.asarray(process.alphas_cumprod), process.alphas
     tables = {"alphas_cumprod": products, "alphas": alphas, "betas": 1 - alphas}
     return {name: torch.tensor(table, dtype=torch.float32) for name, table in tables.items()}
+
+
+def training_levels(process: NoiseProcess, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """``timesteps`` and ``sigmas`` before ``set_timesteps``, and the tables: one level a time.
+
+    They are the network times of training, falling. Those of a flow are 1 .. N, shifted as the
+    config says, since training scripts draw from them by index.
+
+    Args:
+        process: of the config.
+        config: of one of our schedulers, as it is now.
+    """
+    count = int(config["num_train_timesteps"])
+    if isinstance(process, Flow):
+        even = np.arange(count, 0, -1) / count
+        fixed = {**settings.view(config), "use_dynamic_shifting": False}
+        # Dynamic shifting knows its shift only when an image has a size.
+        shift = 1.0 if config["use_dynamic_shifting"] else shift_from_config(fixed)
+        levels = shift_sigmas(even, shift)
+        times = levels * process.num_train_timesteps
+    else:
+        first, last = process.time([process.rho_max, process.rho_min])
+        times = np.linspace(float(first), float(last), count)
+        levels = process.rho(times)
+    tables = training_tables(process)
+    return {
+        "timesteps": torch.tensor(times, dtype=torch.float32),
+        "sigmas": torch.tensor(levels, dtype=torch.float32),
+        **tables,
+    }
 
 
 def levels_at(process: NoiseProcess, times: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,11 +107,16 @@ def noisy(process: NoiseProcess, clean: Tensor, noise: Tensor, times: Tensor) ->
         noise: unit noise of their shape.
         times: (n,) or scalar network times, integers or floats.
     """
-    dtype = torch.promote_types(clean.dtype, torch.float32)
-    times = times.to(device=clean.device).reshape(-1).to(dtype)
-    shape = (-1,) + (1,) * (clean.ndim - 1)
-    alpha, sigma = (level.view(shape) for level in levels_at(process, times))
+    alpha, sigma = _levels_for(process, clean, times)
     return (alpha * clean + sigma * noise).to(clean.dtype)
+
+
+def _levels_for(process: NoiseProcess, samples: Tensor, times: Tensor) -> list[Tensor]:
+    """[alpha, sigma] in float32 at least, of a shape that multiplies ``samples``."""
+    dtype = torch.promote_types(samples.dtype, torch.float32)
+    times = times.to(device=samples.device).reshape(-1).to(dtype)
+    shape = (-1,) + (1,) * (samples.ndim - 1)
+    return [level.view(shape) for level in levels_at(process, times)]
 
 
 class TrainingNoise:
@@ -87,9 +126,70 @@ class TrainingNoise:
     def process(self) -> NoiseProcess:
         raise NotImplementedError
 
+    def _check_tables(self) -> None:
+        """Refuses tables of the process that were written to."""
+
+    def _first_level(self, times: Tensor, batch: int) -> tuple[float, float] | None:
+        """(alpha, sigma) of the first call, if noise at these times is what a run starts from."""
+        return None
+
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """alpha_t x0 + sigma_t noise in training time: (n,) integer or float network times."""
-        return noisy(self.process, original_samples, noise, torch.as_tensor(timesteps))
+        """alpha_t x0 + sigma_t noise, at network times.
+
+        Between ``set_timesteps`` and the first ``step``, times that are the entry of
+        ``set_begin_index`` (or, from pipelines that do not call it, another than the first entry,
+        copied and repeated for each sample) make the start of an image-to-image run. On an
+        automatic grid the run then starts at the noise level that the config's own grid has at that
+        entry, and ``timesteps`` and ``sigmas`` from there on are written anew, in place, so that
+        slices of them see it. A grid that was named, and levels that were passed, stay.
+
+        Args:
+            original_samples: (n, ...) samples.
+            noise: unit noise of their shape.
+            timesteps: (n,) or scalar network times, integers or floats.
+
+        Returns:
+            Samples of the dtype of ``original_samples``.
+
+        Raises:
+            ValueError: if the tables of the training process were written to.
+        """
+        self._check_tables()
+        times = torch.as_tensor(timesteps)
+        level = self._first_level(times, len(original_samples))
+        if level is None:
+            return noisy(self.process, original_samples, noise, times)
+        dtype = torch.promote_types(original_samples.dtype, torch.float32)
+        made = original_samples.to(dtype) * level[0] + noise.to(dtype) * level[1]
+        return made.to(original_samples.dtype)
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What a velocity network is trained to predict at network times.
+
+        alpha noise - sigma x0 of a variance preserving process (arXiv:2202.00512, appendix D), and
+        noise - x0 of a flow (arXiv:2209.03003).
+
+        Args:
+            sample: (n, ...) data x0.
+            noise: unit noise of their shape.
+            timesteps: (n,) or scalar network times, integers or floats.
+
+        Returns:
+            Velocities of the shape and dtype of ``sample``.
+
+        Raises:
+            ValueError: for a variance exploding process, which has no velocity.
+        """
+        if isinstance(self.process, Flow):
+            return noise - sample
+        if isinstance(self.process, VE):
+            raise ValueError(
+                "a variance exploding process has no velocity to train on: its networks predict "
+                "noise or data"
+            )
+        self._check_tables()
+        alpha, sigma = _levels_for(self.process, sample, torch.as_tensor(timesteps))
+        return (alpha * noise - sigma * sample).to(sample.dtype)
 
     def scale_noise(
         self, sample: Tensor, timestep: Tensor | float, noise: Tensor | None = None

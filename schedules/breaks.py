@@ -57,6 +57,14 @@ def snap(grid: Grid, ratios: Sequence[float]) -> Grid:
     return Grid(grid.process, rho, time, grid.name, frozenset(nodes))
 
 
+def snap_or_mark(grid: Grid, ratios: Sequence[float]) -> Grid:
+    """:func:`snap`; with fewer nodes than ratios the nodes stay, with a warning."""
+    if len(within(grid.rho, ratios)) < grid.nfe:
+        return snap(grid, ratios)
+    warn_unsnapped("what is left of the run", grid.rho.tolist(), ratios)
+    return mark(grid, ratios)
+
+
 def mark(grid: Grid, ratios: Sequence[float]) -> Grid:
     """The grid with breaks at the nodes that lie on a ratio already; nothing is moved."""
     inside = within(grid.rho, ratios)

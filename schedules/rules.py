@@ -116,9 +116,10 @@ def softlog_levels(
     low: float = 0.1,
     high: float = 16.0,
     end: float = 0.0,
+    start: float | None = None,
     last: float | None = None,
 ) -> Array:
-    """n + 1 ratios with equal gaps in g = ln((1 + rho / low) / (1 + rho / high)), from rho_max.
+    """n + 1 ratios with equal gaps in g = ln((1 + rho / low) / (1 + rho / high)), from ``start``.
 
     Logarithmic between ``low`` and ``high``, uniform in rho below, where the last steps to zero
     are, and uniform in 1 / rho above, where data of unit scale are all but drowned and one step
@@ -130,8 +131,10 @@ def softlog_levels(
         n: steps, >= 1.
         low, high: the ratios between which gaps are logarithmic, 0 < low < high.
         end: the last ratio.
+        start: the first ratio; None means rho_max.
         last: the ratio before it, of the last node; None leaves it to the rule.
     """
+    first = process.rho_max if start is None else start
 
     def g(rho: float) -> float:
         if np.isinf(rho):
@@ -139,14 +142,16 @@ def softlog_levels(
         return float(np.log1p(rho / low) - np.log1p(rho / high))
 
     def between(least: float, count: int) -> Array:
-        growth = np.expm1(np.linspace(g(process.rho_max), g(least), count))
+        growth = np.expm1(np.linspace(g(first), g(least), count))
         with np.errstate(divide="ignore"):
             return np.asarray(growth / (1 / low - (1 + growth) / high))
 
     levels = between(end, n + 1)
-    if last is None and levels[-2] < process.rho_min:
+    if last is None and levels[-2] < process.rho_min < first:
         last = process.rho_min  # no network was trained below: the last step to 0 starts there
-    return levels if last is None or n == 1 else np.append(between(last, n), end)
+    if last is None or n == 1 or not last < first:
+        return levels
+    return np.append(between(last, n), end)
 
 
 def softlog(process: NoiseProcess, n: int, k: int, power: float) -> Array:

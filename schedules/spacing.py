@@ -16,7 +16,7 @@ from fewstep.schedules.process import Array
 from fewstep.schedules.rules import beta_quantiles
 
 ShiftKind = Literal["exponential", "linear"]
-# In the order in which diffusers looks at them.
+# The opt-in switches of a config, in the order in which diffusers looks at them, and their grids.
 SWITCHES = {
     "use_karras_sigmas": "karras",
     "use_lu_lambdas": "logsnr",

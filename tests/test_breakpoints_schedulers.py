@@ -51,7 +51,8 @@ def test_late_starts_keep_the_breaks() -> None:
     scheduler.breakpoints = EDGES
     scheduler.set_timesteps(12)
     whole = scheduler.plan
-    scheduler._begin(2, torch.zeros(1, 4))
+    scheduler.set_begin_index(2)
+    scheduler.step(torch.zeros(1, 4), scheduler.timesteps[2], torch.zeros(1, 4))
     late = scheduler._executor.plan
     for read, same in zip(read_by(late)[2:], read_by(whole)[4:], strict=True):
         assert {k + 2 for k in read} == same

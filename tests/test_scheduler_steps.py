@@ -31,14 +31,14 @@ def test_output_forms(cls) -> None:
         scheduler.set_timesteps(4)
         x, output = noise(), noise(seed=1)
         result = scheduler.step(output, scheduler.timesteps[0], x, return_dict=return_dict)
-        if return_dict:
-            assert isinstance(result, StepOutput)
-            assert result.prev_sample is result[0]
-            torch.testing.assert_close(result.pred_original_sample, output)
-        else:
-            assert isinstance(result, tuple)
-            assert len(result) == 1
-        assert result[0].shape == x.shape
+        assert isinstance(result, StepOutput if return_dict else tuple)
+        assert len(result) == 2
+        previous, data = result if not return_dict else result.to_tuple()
+        assert previous is result[0]
+        assert previous.shape == x.shape
+        # The networks of these classes predict data.
+        torch.testing.assert_close(data, output)
+        torch.testing.assert_close(result[1], result[-1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

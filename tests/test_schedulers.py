@@ -127,13 +127,19 @@ def test_a_view_of_any_entry_is_a_legal_start() -> None:
 
 @pytest.mark.parametrize("kind", [int, float, np.float32, torch.clone])
 def test_values_are_looked_up_at_the_first_call_only(kind) -> None:
+    """Later only what is plainly another entry is refused; whole numbers may be cut times."""
     scheduler = schedulers.DPMSolverPP(grid="trailing")
     scheduler.set_timesteps(10)
     scheduler.step(noise(), kind(scheduler.timesteps[3]), noise())
     assert scheduler.step_index == 4
-    scheduler.step(noise(), kind(scheduler.timesteps[3]), noise())
+    scheduler.step(noise(), kind(scheduler.timesteps[4]), noise())
     assert scheduler.step_index == 5
-    scheduler.step(noise(), -12345, noise())
+    if kind is int:
+        scheduler.step(noise(), 699, noise())
+    else:
+        with pytest.raises(ValueError, match="time 699 of entry 3, expected entry 5"):
+            scheduler.step(noise(), kind(scheduler.timesteps[3]), noise())
+        scheduler.step(noise(), -12345, noise())
     assert scheduler.step_index == 6
 
 

@@ -121,6 +121,40 @@ def test_two_trajectories_in_one_scheduler_are_refused(cls) -> None:
     assert scheduler.step_index == 2
 
 
+@pytest.mark.parametrize("times", [list, lambda t: [float(v) for v in t]], ids=["views", "floats"])
+@pytest.mark.parametrize("trial", range(12))
+def test_a_scheduler_that_threads_share_is_never_wrong_without_a_word(trial: int, times) -> None:
+    """Each run is right to the bit or ends with the line that says why: a token for each step."""
+    shared, barrier = schedulers.UniPC(), threading.Barrier(3)
+    results: dict[int, tuple[int, torch.Tensor]] = {}
+    errors: list[Exception] = []
+
+    def work(n: int) -> None:
+        x = noise(1, 4, seed=n) * shared.init_noise_sigma
+        barrier.wait(timeout=30)
+        try:
+            shared.set_timesteps(n)
+            own = times(shared.timesteps)  # of whoever called set_timesteps last
+            for t in own:
+                threading.Event().wait(1e-4 * ((trial * 7 + n) % 5))  # lets another thread in
+                x = shared.step(network(x, t), t, x, return_dict=False)[0]
+            results[n] = len(own), x
+        except Exception as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=work, args=(n,)) for n in (6, 7, 8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) + len(errors) == 3
+    for n, (calls, x) in results.items():
+        assert torch.equal(x, drive(schedulers.UniPC(), noise(1, 4, seed=n), calls, network))
+    for error in errors:
+        assert type(error) is ValueError
+        assert "clone()" in str(error) or "steps are done" in str(error)
+
+
 @every_class
 def test_set_timesteps_in_mid_run_forgets_it(cls) -> None:
     scheduler, x = cls(), noise(2, 3, 4, 4)

@@ -37,7 +37,7 @@ def step_weights(plan: Plan) -> Array:
     Raises:
         ValueError: for a plan that adds noise, or calls twice at a level.
     """
-    if any(op.nu for row in plan.evaluations for op in row.ops):
+    if plan.draws:
         raise ValueError(f"the plan {plan.name!r} adds noise, so that its steps are no weights")
     count, rho = plan.nfe, plan.sigmas(native=False)
     marks = [(row.alpha, row.sigma) for row in plan.evaluations] + [plan.end]

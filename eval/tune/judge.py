@@ -80,7 +80,7 @@ class Judge:
                 plan = guided_plan(sampler, self.problem.process, nfe, self.guidance)
         except ValueError:
             return None
-        drawn = any(op.nu for row in plan.evaluations for op in row.ops)
+        drawn = bool(plan.draws)
         return None if drawn or plan.calls != nfe else plan
 
     def error(self, plan: Plan, fit: Gaussian | None = None) -> Error:

@@ -79,7 +79,7 @@ def _check_times(plan: Plan, rho: Sequence[float], process: NoiseProcess) -> Non
 
 def _linear_maps(plan: Plan) -> list[Array]:
     """(1 + n,) coefficients of (x_0, D_0 .. D_{n-1}) in the state at every node and the end."""
-    if any(op.nu for row in plan.evaluations for op in row.ops):
+    if plan.draws:
         raise ValueError(
             f"the plan {plan.name!r} adds noise, which no tied table does: use its deterministic "
             "form (eta=0, tau=0, churn=0)"

@@ -112,7 +112,7 @@ class Rollouts:
                 "leave out its grid options, or use ipndm, unipc, deis or dpmpp"
             )
         plan = spec.sampler.plan(self.fine, self.fine.nfe, spec.options)
-        if any(op.nu for row in plan.evaluations for op in row.ops):
+        if plan.draws:
             raise ValueError(f"a rollout needs a deterministic solver, and {sampler!r} adds noise")
         return spec
 

@@ -97,7 +97,7 @@ def tune_numbers(
         ValueError: for a plan that adds noise, or a start whose runs are not finite.
     """
     plan = numbers.plan(numbers.start)
-    if any(op.nu for row in plan.evaluations for op in row.ops):
+    if plan.draws:
         raise ValueError(
             f"the plan {plan.name!r} adds noise, and no end is right for its start: tune its "
             "deterministic form (eta=0, tau=0, churn=0)"
