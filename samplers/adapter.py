@@ -3,7 +3,6 @@
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Self, cast
 
@@ -12,9 +11,9 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from torch import Tensor
 
-from fewstep.samplers import foreign, settings
+from fewstep.samplers import foreign, said, settings
 from fewstep.samplers.arguments import check_arguments
-from fewstep.samplers.choose import choose, made_up
+from fewstep.samplers.choose import choose
 from fewstep.samplers.convert import Prediction
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.index import Runs, noise_source
@@ -64,17 +63,20 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         """As in diffusers; a config of another class is adopted (see ``foreign``)."""
         if not isinstance(config, Mapping):
             return super().from_config(config, return_unused_kwargs, **kwargs)
-        kwargs = foreign.spelled_out(kwargs)
         arguments = inspect.signature(cls.__init__).parameters
+        kwargs = foreign.spelled_out(kwargs, arguments)
+        mistyped = kwargs.keys() - arguments.keys() - settings.LOADING_KWARGS
+        if mistyped and not return_unused_kwargs:
+            raise said.no_argument(cls.__name__, min(mistyped), arguments)
         own, carried = foreign.split(config, {key: p.default for key, p in arguments.items()})
-        made: Any = super().from_config(own, True, **kwargs)
+        with said.inherited():
+            made: Any = super().from_config(own, True, **kwargs)
         scheduler, unused = made
         foreign.carry(scheduler, carried)
-        if return_unused_kwargs:
-            return scheduler, unused
-        if mistyped := kwargs.keys() - arguments.keys() - settings.LOADING_KWARGS:
-            raise TypeError(f"{cls.__name__} has no argument {min(mistyped)!r}")
-        return scheduler
+        ours = settings.live(scheduler.config)
+        foreign.listen(cls.__name__, config, ours)
+        said.warn_unread(cls.__name__, kwargs, ours, scheduler.process)
+        return (scheduler, unused) if return_unused_kwargs else scheduler
 
     def _setup(self) -> None:
         config = settings.live(self.config)
@@ -214,16 +216,20 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
             num_inference_steps: network calls, >= 1.
             device: of ``timesteps``.
             timesteps: network times of the steps, falling, instead of a grid; solvers of several
-                calls a step make more, in between.
+                calls a step make more, in between. Beside ``sigmas`` of a flow, what the network is
+                told at each of these levels.
             sigmas: noise levels instead of a grid, sigma of a flow or EDM model and sigma / alpha
-                otherwise, n of them or n + 1 with a final 0. What flow pipelines always send, the
-                array ``numpy.linspace(1, 1 / n, n)``, counts as n calls on the scheduler's grid.
+                otherwise, n of them or n + 1 with a final 0. A flow's are shifted, and finished as
+                its config says. Its even ones, 1 - i/n in any container (within 1e-6), are how
+                pipelines say n: they count as n calls on the scheduler's grid, and
+                ``grid="diffusers"`` walks them.
             mu: of dynamic shifting.
             original_inference_steps: of latent consistency models, and refused.
 
         Raises:
-            ValueError: if not exactly one of the three is given, for levels that do not fall, or if
-                the tensors of the training process were written to.
+            ValueError: if none of the three is given, for a count that is not that of the levels,
+                for timesteps beside sigmas unless the process is a flow, for levels that do not
+                fall, or if the tensors of the training process were written to.
         """
         if original_inference_steps is not NOT_PASSED:
             raise ValueError(
@@ -231,13 +237,8 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
                 "from data prediction to data prediction and by no ODE solver: keep LCMScheduler"
             )
         self._check_tables()
-        process, config = self.process, settings.live(self.config)
-        sent = None
-        if made_up(process, config, sigmas):
-            num_inference_steps, sigmas, sent = len(cast(Tensor, sigmas)), None, sigmas
+        process = self.process
         planned = self._planned(num_inference_steps, timesteps, sigmas, mu)
-        if planned.asked is not None and sent is not None:
-            planned = replace(planned, asked=replace(planned.asked, sigmas=sent))
         self._adopt(planned, process, device)
 
     def _planned(self, count: int | None, timesteps: Any, sigmas: Any, mu: float | None) -> Planned:

@@ -34,6 +34,7 @@ def auto_grid(
     *,
     final: str = "zero",
     shift: float = 1.0,
+    terminal: float | None = None,
     start: float | None = None,
 ) -> Grid:
     """The default grid of ``sampler``.
@@ -44,14 +45,16 @@ def auto_grid(
         steps: of the grid, >= 1.
         final: end at ``"zero"`` noise or at ``"sigma_min"`` of the process.
         shift: of a flow; scales the ratios.
+        terminal: sigma of a flow's last node, if it was trained for one; in (0, 1).
         start: the first ratio; None means ``rho_max``, from pure noise.
     """
     low, high = BANDS.get(sampler, MULTISTEP)
     # With many steps even the linear part near zero is resolved; let it shrink.
     low *= min(1.0, FEW / steps)
     end = process.rho_min if final == "sigma_min" else 0.0
+    last = None if terminal is None else terminal / (1 - terminal) / shift
     first = process.rho_max if start is None else start
-    rho = shift * softlog_levels(process, steps, low, high, end, first / shift)
+    rho = shift * softlog_levels(process, steps, low, high, end, first / shift, last)
     rho[0], rho[-1] = first, shift * end
     return grid_from_rho(process, np.asarray(rho), "softlog")
 
@@ -65,6 +68,7 @@ def chosen_grid(
     final: str = "zero",
     power: float = 7.0,
     shift: float = 1.0,
+    terminal: float | None = None,
 ) -> Grid:
     """The grid called ``name``: the automatic one of ``sampler``, or one of ``NAMED_GRIDS``.
 
@@ -72,11 +76,13 @@ def chosen_grid(
         ValueError: for an unknown name, or settings that do not fit.
     """
     if name == "auto":
-        return auto_grid(sampler, process, steps, final=final, shift=shift)
+        return auto_grid(sampler, process, steps, final=final, shift=shift, terminal=terminal)
     if name not in NAMED_GRIDS:
         known = ", ".join(NAMED_GRIDS)
         raise ValueError(
             f"unknown grid {name!r}; known: auto, {known}, and in a scheduler diffusers"
         )
     ending = cast(Final, final)  # make_grid checks it
-    return make_grid(process, steps, name, final=ending, power=power, shift=shift)
+    return make_grid(
+        process, steps, name, final=ending, power=power, shift=shift, terminal=terminal
+    )

@@ -10,12 +10,24 @@ import numpy as np
 from fewstep.samplers import settings
 from fewstep.samplers.auto import chosen_grid
 from fewstep.samplers.registry import SAMPLERS
+from fewstep.samplers.said import RANGED
+from fewstep.samplers.sent import Count, count_in
 from fewstep.samplers.trajectory import Asked
 from fewstep.schedules.breaks import mark, snap, warn_unsnapped
+from fewstep.schedules.discrete import ranged
 from fewstep.schedules.grids import Grid, grid_from_sigmas, grid_from_times
-from fewstep.schedules.peers import diffusers_grid
-from fewstep.schedules.process import Flow, NoiseProcess
-from fewstep.schedules.spacing import grid_rule_from_config, shift_from_config, shift_sigmas
+from fewstep.schedules.peers import diffusers_grid, trailing_grid
+from fewstep.schedules.process import DiscreteVP, Flow, NoiseProcess
+from fewstep.schedules.published import PUBLISHED
+from fewstep.schedules.spacing import (
+    SWITCHES,
+    finished_sigmas,
+    grid_rule_from_config,
+    shift_from_config,
+    switch_from_config,
+    terminal_from_config,
+)
+from fewstep.schedules.told import told_grid
 
 
 @dataclass(frozen=True)
@@ -48,65 +60,91 @@ def choose(
     A grid by count has nodes on the ``breakpoints``; levels that are given are left where they are.
 
     Raises:
-        ValueError: for none of the three, for timesteps beside sigmas, for a count that is not that
-            of the levels, a value out of its range, or fewer nodes than breakpoints.
+        ValueError: for none of the three, for timesteps beside sigmas unless the process is a flow,
+            for a count that is not that of the levels, a value out of its range, or fewer nodes
+            than breakpoints.
     """
     levels = timesteps if sigmas is None else sigmas
-    both = timesteps is not None and sigmas is not None
-    if levels is not None and not both:
-        if count is not None and len(levels) not in (count, count + 1):
-            raise ValueError(
-                f"num_inference_steps={count} beside {len(levels)} levels: leave it out, or pass "
-                "as many levels"
-            )
-        choice = by_values(sampler, process, config, timesteps, sigmas, mu)
-        warn_unsnapped(f"the grid of {choice.reason}", choice.grid.rho.tolist(), breakpoints)
-        return replace(choice, grid=mark(choice.grid, breakpoints))
-    if count is None or both:
+    if levels is None and count is None:
         raise ValueError("pass one of num_inference_steps, timesteps= and sigmas=")
-    choice = by_count(sampler, process, config, count, mu)
-    return replace(choice, grid=snap(choice.grid, breakpoints))
+    if levels is not None and count is not None and len(levels) not in (count, count + 1):
+        raise ValueError(
+            f"num_inference_steps={count} beside {len(levels)} levels: leave it out, or pass "
+            "as many levels"
+        )
+    sent = count_in(process, timesteps, sigmas)
+    if levels is None or sent is not None:
+        choice = by_count(sampler, process, config, sent.n if sent else count or 0, mu, sent)
+        return replace(choice, grid=snap(choice.grid, breakpoints))
+    choice = by_values(sampler, process, config, timesteps, sigmas, mu)
+    warn_unsnapped(f"the grid of {choice.reason}", choice.grid.rho.tolist(), breakpoints)
+    return replace(choice, grid=mark(choice.grid, breakpoints))
 
 
 def by_count(
-    sampler: str, process: NoiseProcess, config: Mapping[str, Any], n: int, mu: float | None
+    sampler: str,
+    process: NoiseProcess,
+    config: Mapping[str, Any],
+    n: int,
+    mu: float | None,
+    sent: Count | None = None,
 ) -> Choice:
-    """The grid of ``set_timesteps(n)``.
+    """The grid of ``set_timesteps(n)``, or of the levels by which a pipeline says n.
 
     Raises:
         ValueError: for n < 1, or grid settings that are unknown or contradict each other.
     """
     if n < 1:
         raise ValueError(f"num_inference_steps must be at least 1, got {n}")
+    if config["grid"] == "diffusers":
+        entry = SAMPLERS[sampler]
+        steps = entry.intervals(process, n, options=entry.taken(config))
+        given = sent.even(steps) if sent else None
+        grid = diffusers_grid(process, settings.view(config), steps, mu=mu, given=given)
+        return Choice(grid, n, "grid='diffusers'")
+    choice = _of_our_rules(sampler, process, config, n, mu)
+    if sent is None:
+        return choice
+    asked = choice.asked and replace(choice.asked, sigmas=sent.even(n))
+    return replace(choice, reason=f"{choice.reason}{sent}", asked=asked)
+
+
+def _of_our_rules(
+    sampler: str, process: NoiseProcess, config: Mapping[str, Any], n: int, mu: float | None
+) -> Choice:
+    """The grid that is named, that a switch or somebody's trailing times mean, or the automatic."""
     seen, entry = settings.view(config), SAMPLERS[sampler]
-    name, inherited = config["grid"], config["inherited_from"] is not None
-    options = entry.taken(config)
-    if name == "diffusers":
-        steps = entry.intervals(process, n, options=options)
-        return Choice(diffusers_grid(process, seen, steps, mu=mu), n, "grid='diffusers'")
+    name, inherited = config["grid"] or "auto", config["inherited_from"] is not None
+    ending = ending_of(config, obeyed=not inherited)
+    steps = entry.intervals(process, n, ending == "zero", entry.taken(config))
     power, reason, shift = 7.0, f"grid={name!r}", shift_from_config(seen, mu)
     if name == "auto":
         rule = grid_rule_from_config(seen, obey_spacing=not inherited, mu=mu)
         name, power, reason = rule.name, rule.power, rule.reason
-    ending = ending_of(config, obeyed=not inherited)
-    steps = entry.intervals(process, n, ending == "zero", options)
-    grid = chosen_grid(sampler, process, steps, name, final=ending, power=power, shift=shift)
-    if name != "auto":
-        return Choice(grid, n, reason)
-    return Choice(grid, n, f"{grid.name}, the automatic rule of {sampler}", Asked(n, None, mu))
+    if name == "auto" and isinstance(process, DiscreteVP) and _chose_trailing(config):
+        grid = trailing_grid(process, seen, steps, final=ending)
+        return Choice(grid, n, "timestep_spacing is 'trailing' (grid='auto' is our rule)")
+    if isinstance(process, DiscreteVP) and name in RANGED:
+        process = ranged(process, config["sigma_min"], config["sigma_max"])
+    terminal = None if name in PUBLISHED else terminal_from_config(seen)
+    grid = chosen_grid(
+        sampler, process, steps, name, final=ending, power=power, shift=shift, terminal=terminal
+    )
+    asked = None
+    if name == "auto":
+        reason, asked = f"{grid.name}, the automatic rule of {sampler}", Asked(n, None, mu)
+    if terminal:
+        reason += f", its last call at shift_terminal={terminal:g}"
+    return Choice(grid, n, reason, asked)
 
 
-def made_up(process: NoiseProcess, config: Mapping[str, Any], sigmas: Any) -> bool:
-    """Whether sigmas are not a wish but what a flow pipeline makes of ``num_inference_steps=n``.
+def _chose_trailing(config: Mapping[str, Any]) -> bool:
+    """Somebody did: no class of diffusers has it by default, and models were tuned for it.
 
-    Flux, Qwen-Image, LTX and others always send numpy's linspace(1, 1/n, n); lists that a user
-    passes reach us as lists.
+    ``grid`` is None where nobody has said it; ``"auto"`` asks for our rule.
     """
-    if not isinstance(process, Flow) or not isinstance(sigmas, np.ndarray) or not sigmas.size:
-        return False
-    obeyed = config["grid"] == "diffusers"
-    n = sigmas.size
-    return not obeyed and np.array_equal(sigmas, np.linspace(1.0, 1 / n, n))
+    said = config["inherited_from"] is not None and config["timestep_spacing"] == "trailing"
+    return said and config["grid"] is None
 
 
 def ending_of(config: Mapping[str, Any], obeyed: bool) -> str:
@@ -122,25 +160,54 @@ def by_values(
     sigmas: Any,
     mu: float | None,
 ) -> Choice:
-    """The grid of ``set_timesteps(timesteps=...)`` or ``sigmas=``; a flow's sigmas are shifted.
+    """The grid of ``set_timesteps(timesteps=...)``, ``sigmas=``, or both of a flow.
+
+    A flow's sigmas are finished as its class in diffusers does: shifted, stretched, and replaced by
+    those of a switch between their ends. Times are what the network is told and stay.
 
     Raises:
-        ValueError: for values outside the process, or that do not fall.
+        ValueError: for values outside the process, or that do not fall, or both of another process.
     """
     obeyed = config["inherited_from"] is None or config["grid"] == "diffusers"
     least = process.rho_min if ending_of(config, obeyed) == "sigma_min" else 0.0
+    reason = "timesteps=" if sigmas is None else "sigmas="
     if sigmas is None:
         times = [float(value) for value in timesteps]
         # A last call at the least level can only go on to 0.
         end = least if times and float(process.rho(times[-1])) > least else 0.0
         grid = grid_from_times(process, times, end)
+    elif isinstance(process, Flow):
+        values, how = _finished(process, config, [float(value) for value in sigmas], mu)
+        grid, reason = grid_from_sigmas(process, values, least), reason + how
+        if timesteps is not None:
+            told = np.asarray([float(value) for value in timesteps])
+            grid, reason = told_grid(process, grid.rho[:-1], told), f"timesteps= and {reason}"
+    elif timesteps is not None:
+        raise ValueError(
+            "pass one of num_inference_steps, timesteps= and sigmas=: only a flow's network is "
+            "told times apart from its levels"
+        )
     else:
         values = [float(value) for value in sigmas]
-        if isinstance(process, Flow):
-            values = shift_sigmas(values, shift_from_config(settings.view(config), mu)).tolist()
-        elif least and len(values) > 1 and math.isclose(values[-1], least, rel_tol=1e-6):
+        if least and len(values) > 1 and math.isclose(values[-1], least, rel_tol=1e-6):
             values = values[:-1]  # given as the end, as 0 may be
         grid = grid_from_sigmas(process, values, least)
     entry = SAMPLERS[sampler]
-    calls = entry.calls(grid, entry.taken(config))
-    return Choice(grid, calls, "timesteps=" if sigmas is None else "sigmas=")
+    return Choice(grid, entry.calls(grid, entry.taken(config)), reason)
+
+
+def _finished(
+    process: Flow, config: Mapping[str, Any], sigmas: list[float], mu: float | None
+) -> tuple[list[float], str]:
+    """Given levels as the config wants them, and what it does beyond its shift."""
+    if len(sigmas) > 1 and sigmas[-1] == 0:  # the end, which is not called
+        sigmas = sigmas[:-1]
+    grid_from_sigmas(process, sigmas)  # levels that are none are refused as they were given
+    seen = settings.view(config)
+    if config["grid"] not in (None, "auto", "diffusers"):  # it was named over the other switches
+        seen |= {k: bool(seen.get(k)) and v == config["grid"] for k, v in SWITCHES.items()}
+    switch = switch_from_config(seen)
+    done = finished_sigmas(seen, sigmas, shift_from_config(seen, mu)).tolist()
+    terminal = terminal_from_config(seen)
+    how = f", stretched to shift_terminal={terminal:g}" if terminal else ""
+    return done, how + (f", placed anew between their ends: {switch[1]} is set" if switch else "")

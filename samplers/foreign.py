@@ -9,7 +9,10 @@ from typing import Any
 import diffusers
 from diffusers.configuration_utils import FrozenDict
 
-from fewstep.samplers.settings import PROCESS_KEYS, live
+from fewstep.samplers import settings
+from fewstep.samplers.said import in_our_words
+from fewstep.samplers.settings import PROCESS_KEYS, live, shift_names
+from fewstep.samplers.unheard import warn_unheard
 from fewstep.schedules.config import (
     FLOW_CLASSES,
     REFUSED,
@@ -17,19 +20,20 @@ from fewstep.schedules.config import (
     VE_CLASSES,
     from_diffusers_config,
 )
+from fewstep.schedules.distilled import why_no_ode
 from fewstep.schedules.process import Flow
 from fewstep.schedules.spacing import shift_from_config, switch_from_config
 
 SOLVER_TYPES = (("midpoint", "heun"), ("bh1", "bh2"))
 
 
-def spelled_out(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments that choose a grid, so that they win over whatever is inherited.
+def spelled_out(overrides: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments in our words, those that choose a grid so that they win over the config.
 
     Raises:
-        ValueError: if two of diffusers' sigma switches are on.
+        ValueError: if two of diffusers' sigma switches are on, or two names of one argument differ.
     """
-    result = dict(overrides)
+    result = in_our_words(overrides, known)
     switch = switch_from_config(overrides)
     if switch and "grid" not in result:
         result["grid"] = switch[0]
@@ -41,7 +45,11 @@ def spelled_out(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def carry(scheduler: Any, carried: Mapping[str, Any]) -> None:
-    """Puts what :func:`split` carries into a scheduler's config, and what of it is mere default."""
+    """Puts what :func:`split` carries into a scheduler's config, and what of it is mere default.
+
+    A flow's shift is carried under both of its names, so that the next class finds it.
+    """
+    carried = {**carried, **shift_names({**carried, **settings.live(scheduler.config)})}
     defaults = {*carried.get("_use_default_values", ())} & carried.keys()
     defaults |= {*scheduler.config.get("_use_default_values", ())}
     scheduler.register_to_config(**{**carried, "_use_default_values": sorted(defaults)})
@@ -55,10 +63,13 @@ def adopt(config: Mapping[str, Any]) -> dict[str, Any]:
     warning, since no config with one can be saved.
 
     Raises:
-        ValueError: if its noise process cannot be represented, with the reason.
+        ValueError: if its noise process cannot be represented, or its network is none that a solver
+            applies to, with the reason.
     """
     origin = config.get("_class_name") or origin_of(config)
     taken = {**_storable(live(config)), "_class_name": origin}
+    if refusal := why_no_ode(taken):
+        raise ValueError(refusal)
     process = from_diffusers_config(taken)
     # All its classes have the same default end, so that one may travel; spacings differ.
     kept = {*PROCESS_KEYS, "final_sigmas_type"}
@@ -103,6 +114,7 @@ def split(
         arguments: names and defaults of the constructor.
     """
     config = adopt(config) if is_foreign(config) else live(config)
+    config |= {} if config.get("flow_shift") is not None else shift_names(config)
     silent = config.get("_use_default_values", ())
     own = {
         key: value
@@ -113,6 +125,15 @@ def split(
     if own.get("solver_type") not in known:
         own.pop("solver_type", None)
     return own, {key: value for key, value in config.items() if key not in arguments}
+
+
+def listen(name: str, config: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Warns of what a config says that the scheduler made from it, of class ``name``, ignores."""
+    if is_foreign(config):
+        origin = str(ours["inherited_from"])
+        warn_unheard(name, origin, live(config), _init_defaults(origin), ours)
+    elif refusal := why_no_ode({**config, "_class_name": config.get("inherited_from")}):
+        warnings.warn(f"this config was made from that of {refusal}", stacklevel=3)
 
 
 def is_foreign(config: Mapping[str, Any]) -> bool:
@@ -139,11 +160,17 @@ def origin_of(config: Mapping[str, Any]) -> str:
     return max(matching, key=rank, default="")
 
 
-@lru_cache(maxsize=128)
 def _init_keys(name: str) -> frozenset[str]:
     """The constructor arguments of a diffusers class; empty if this diffusers lacks it."""
+    return frozenset(_init_defaults(name))
+
+
+@lru_cache(maxsize=128)
+def _init_defaults(name: str) -> Mapping[str, Any]:
+    """Those arguments with their defaults."""
     try:
         cls = getattr(diffusers, name)
     except (AttributeError, ImportError, RuntimeError):
-        return frozenset()
-    return frozenset(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
+        return {}
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in ("self", "kwargs")}

@@ -21,7 +21,12 @@ from fewstep.samplers.trajectory import Asked
 from fewstep.schedules.grids import Grid, grid_from_sigmas, make_grid
 from fewstep.schedules.peers import diffusers_grid
 from fewstep.schedules.process import NoiseProcess
-from fewstep.schedules.spacing import SWITCHES, shift_from_config, shift_sigmas
+from fewstep.schedules.spacing import (
+    SWITCHES,
+    finished_sigmas,
+    shift_from_config,
+    terminal_from_config,
+)
 
 
 def starting_entry(
@@ -66,7 +71,7 @@ def own_ratio(process: NoiseProcess, config: Mapping[str, Any], asked: Asked, en
     # The automatic grid is in use, so that a switch in the config was overruled.
     seen = {key: v for key, v in settings.view(config).items() if key not in SWITCHES}
     if asked.sigmas is not None:
-        sigmas = shift_sigmas([float(s) for s in asked.sigmas], shift_from_config(seen, asked.mu))
+        sigmas = finished_sigmas(seen, asked.sigmas, shift_from_config(seen, asked.mu))
         return float(grid_from_sigmas(process, sigmas.tolist()).rho[entry])
     try:
         return float(diffusers_grid(process, seen, asked.count, mu=asked.mu).rho[entry])
@@ -99,5 +104,8 @@ def grid_below(
     # At the least level there is nothing left to do but to go on to 0.
     final = "zero" if rho <= process.rho_min else final
     steps = SAMPLERS[sampler].paid(calls, False, final == "zero", options)
-    shift = shift_from_config(settings.view(config), mu)
-    return auto_grid(sampler, process, steps, final=final, shift=shift, start=rho)
+    seen = settings.view(config)
+    return auto_grid(
+        sampler, process, steps, final=final, shift=shift_from_config(seen, mu),
+        terminal=terminal_from_config(seen), start=rho,
+    )  # fmt: skip

@@ -20,6 +20,7 @@ from fewstep.samplers.compensation import multistep_plan
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.registry import SAMPLERS, check_process
 from fewstep.samplers.restart_recipes import recipe
+from fewstep.samplers.sent import count_in
 from fewstep.samplers.settings import with_settings
 from fewstep.samplers.starts import GaussianStartMixin
 from fewstep.samplers.trajectory import Planned, Trajectory
@@ -221,6 +222,8 @@ class PlanScheduler(GaussianStartMixin):
         plans = self._held()
         if not plans:
             return super()._planned(count, timesteps, sigmas, mu)
+        if sent := count_in(self.process, timesteps, sigmas):
+            count, sigmas = sent.n, None
         if timesteps is not None or sigmas is not None or count not in plans:
             raise ValueError(
                 f"this PlanScheduler holds plans of {', '.join(map(str, sorted(plans)))} calls, "

@@ -2,15 +2,18 @@
 
 The grid of a scheduler is decided by the first of these that speaks:
 
-1. ``set_timesteps(timesteps=...)`` or ``sigmas=``;
+1. ``set_timesteps(timesteps=...)`` or ``sigmas=``, except for a flow's even levels, by which
+   pipelines say a number of steps (:mod:`fewstep.samplers.sent`);
 2. ``grid=`` or ``timestep_spacing=`` given to the constructor or to ``from_config``;
 3. opt-in switches in the config: ``use_karras_sigmas`` and its like;
-4. ``timestep_spacing`` in a plain dictionary or in a config of ours;
+4. ``timestep_spacing`` in a plain dictionary or in a config of ours, and "trailing" in one of a
+   diffusers class: none has it by default, so somebody chose it; ``grid="auto"`` overrides it;
 5. the automatic rule of the sampler.
 
-``timestep_spacing`` and ``final_sigmas_type`` of a *diffusers* config are carried for the way back
-but not obeyed: saved pipelines spell out every default, so they tell nothing of what anyone chose.
-``grid="diffusers"`` obeys them all.
+Any other ``timestep_spacing``, and ``final_sigmas_type``, of a *diffusers* config are carried for
+the way back but not obeyed: saved pipelines spell out every default, so they tell nothing of what
+anyone chose. ``grid="diffusers"`` obeys them all. Whatever decides, ``shift_terminal`` places a
+flow's last call. :mod:`fewstep.samplers.unheard` and :mod:`fewstep.samplers.said` warn of the rest.
 """
 
 import dataclasses
@@ -23,8 +26,10 @@ from typing import Any
 
 from diffusers.configuration_utils import register_to_config
 
-from fewstep.schedules.config import from_diffusers_config, is_continuous_edm
+from fewstep.samplers.said import in_our_words, no_argument, warn_unread
+from fewstep.schedules.config import from_diffusers_config, is_continuous_edm, is_flow
 from fewstep.schedules.process import NoiseProcess
+from fewstep.schedules.spacing import shift_from_config
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Settings:
     flow_shift: float | None = None
     use_dynamic_shifting: bool = False
     time_shift_type: str = "exponential"
-    grid: str = "auto"
+    shift_terminal: float | None = None
+    grid: str | None = None
     final: str | None = None
     timestep_spacing: str | None = None
     steps_offset: int = 0
@@ -99,12 +105,14 @@ def with_settings(options: Mapping[str, Any]) -> Callable[[type], type]:
         registered = register_to_config(__init__)
 
         def checked(self: Any, **kwargs: Any) -> None:
+            kwargs = in_our_words(kwargs, defaults)
             unknown = [key for key in kwargs if key not in defaults and not key.startswith("_")]
             if unknown:
-                raise TypeError(
-                    f"{cls.__name__} has no argument {unknown[0]!r}; it has {', '.join(defaults)}"
-                )
+                raise no_argument(cls.__name__, unknown[0], defaults)
             registered(self, **{**EXPLICIT, **kwargs})
+            config = live(self.config)
+            self.register_to_config(**shift_names(config))
+            warn_unread(cls.__name__, kwargs, config, self.process)
 
         checked.__signature__ = signature  # type: ignore[attr-defined]
         cls.__init__ = checked  # type: ignore[misc]
@@ -116,6 +124,15 @@ def with_settings(options: Mapping[str, Any]) -> Callable[[type], type]:
 def live(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config as it is now: ``scheduler.config.x = y`` changes the attribute, not the entry."""
     return {key: getattr(config, key, value) for key, value in config.items()}
+
+
+def shift_names(config: Mapping[str, Any]) -> dict[str, float]:
+    """A flow's fixed shift as both ``flow_shift``, our name, and ``shift``; nothing for others."""
+    seen = view(config)
+    if not is_flow(seen):
+        return {}
+    shift = shift_from_config({**seen, "use_dynamic_shifting": False})
+    return {"shift": shift, "flow_shift": shift}
 
 
 def without_none(text: str) -> str:

@@ -216,8 +216,14 @@ def _flow(config: Config) -> Flow:
             "invert_sigmas=True has no fewstep noise process: the network is told 1 - sigma and "
             f"predicts the opposite velocity; keep that scheduler, or {_OWN}"
         )
+    if config.get("sigma_data") is not None:
+        raise ValueError(
+            "sigma_data of a flow has no fewstep noise process: Cosmos 2 sends rising levels and "
+            "runs its flow class as a sampler of sigma up to 80; keep that scheduler"
+        )
     n = int(config.get("num_train_timesteps") or 1000)
-    return Flow(n, sigma_min=1 / n)
+    # One training time: the network is told sigma itself (Stable Audio 3, ACE-Step).
+    return Flow(n, sigma_min=1 / n if n > 1 else 1e-3)
 
 
 def _exploding(config: Config, low: float, high: float, time_is: Any) -> VE:

@@ -111,6 +111,42 @@ class DiscreteVP(NoiseProcess):
         return {"process": "vp-discrete", "times": len(self.alphas_cumprod), "sha256": digest}
 
 
+@dataclass(frozen=True)
+class RangedVP(DiscreteVP):
+    """A :class:`DiscreteVP` whose grids run between other levels than those of the table.
+
+    Args:
+        low: the least ratio.
+        high: the greatest.
+    """
+
+    low: float = 0.0
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.low < self.high:
+            raise ValueError(
+                f"need 0 < sigma_min < sigma_max (sigma/alpha), got {self.low} and {self.high}"
+            )
+
+    @property
+    def rho_max(self) -> float:
+        return self.high
+
+    @property
+    def rho_min(self) -> float:
+        return self.low
+
+
+def ranged(table: DiscreteVP, low: float | None, high: float | None) -> DiscreteVP:
+    """The table with the given ends; None leaves one where it is."""
+    if low is None and high is None:
+        return table
+    ends = table.rho_min if low is None else low, table.rho_max if high is None else high
+    return RangedVP(table.alphas_cumprod, *ends)
+
+
 def _laplace(t: float) -> float:
     # Laplace log-SNR of arXiv:2407.03297; the outer root is that of diffusers, kept since models
     # were trained with it.

@@ -106,6 +106,7 @@ def make_grid(
     final: Final = "zero",
     power: float = 7.0,
     shift: float = 1.0,
+    terminal: float | None = None,
 ) -> Grid:
     """The grid ``name`` with n calls.
 
@@ -116,6 +117,8 @@ def make_grid(
         final: end at ``"zero"`` noise, or at ``"sigma_min"`` of the process (shifted).
         power: of the Karras grid.
         shift: of flow models, > 0; 1 does nothing. Published lists have theirs in them.
+        terminal: sigma of a flow's last node, in (0, 1): the others are stretched with it, linearly
+            in sigma. Not of published lists.
 
     Returns:
         Its first node is ``rho_max`` (except "leading") and its end 0 or ``rho_min``, exactly.
@@ -136,7 +139,13 @@ def make_grid(
     rho = np.concatenate([[process.rho_max], rho[1:]]) if name != "leading" else rho
     rho = np.append(rho[:n], process.rho_min if final == "sigma_min" else 0.0)
     # sigma -> s sigma / (1 + (s - 1) sigma) (SD3, arXiv:2403.03206, eq. 23) scales rho of a flow.
-    return grid_from_rho(process, rho if name in PUBLISHED else shift * rho, name)
+    rho = rho if name in PUBLISHED else shift * rho
+    if terminal is not None and n > 1 and name not in PUBLISHED:
+        alpha = process.from_rho(rho[:n])[0]  # 1 - sigma
+        alpha = alpha * (1 - terminal) / alpha[-1]
+        with np.errstate(divide="ignore"):
+            rho = np.append(1 / alpha - 1, rho[n])
+    return grid_from_rho(process, rho, name)
 
 
 def grid_from_rho(process: NoiseProcess, rho: Array, name: str = "explicit") -> Grid:

@@ -19,6 +19,7 @@ Levels are diffusers' levels; what is not a grid there is repaired:
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fewstep.schedules.config import (
     FLOW_CLASSES,
@@ -29,9 +30,10 @@ from fewstep.schedules.config import (
 )
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import VE, Array, ContinuousVP, DiscreteVP, Flow, NoiseProcess
-from fewstep.schedules.rules import beta_quantiles
 from fewstep.schedules.spacing import (
     final_from_config,
+    finished_sigmas,
+    levels_between,
     one_of,
     shift_from_config,
     shift_sigmas,
@@ -55,7 +57,12 @@ _NUDGED_RHO = math.sqrt(2**24 - 1)
 
 
 def diffusers_grid(
-    process: NoiseProcess, config: Config, n: int, *, mu: float | None = None
+    process: NoiseProcess,
+    config: Config,
+    n: int,
+    *,
+    mu: float | None = None,
+    given: ArrayLike | None = None,
 ) -> Grid:
     """The grid of the class in ``config["_class_name"]``; DPMSolverMultistep's if it is not known.
 
@@ -64,6 +71,7 @@ def diffusers_grid(
         config: of a diffusers or fewstep class.
         n: number of network calls, >= 1.
         mu: of dynamic shifting.
+        given: the n levels of a flow before its shift, in place of the even ones of the class.
 
     Returns:
         A grid named "diffusers". Its first node need not be ``rho_max``: the DPM family starts a
@@ -79,7 +87,7 @@ def diffusers_grid(
     times: Array | None = None
     rho: Array
     if isinstance(process, Flow):
-        rho = _flow_nodes(process, config, n, shift_from_config(config, mu))
+        rho = _flow_nodes(process, config, n, shift_from_config(config, mu), given)
     elif isinstance(process, ContinuousVP):
         times = np.linspace(1.0, process.t_min, n) * process.time_scale
         rho = process.rho(times)
@@ -103,18 +111,6 @@ def _end(process: NoiseProcess, config: Config, last: float) -> float:
     return process.rho_min if last > process.rho_min * (1 + 1e-9) else 0.0
 
 
-def _levels(name: str, high: float, low: float, n: int, power: float = 7.0) -> Array:
-    """n levels from ``high`` to ``low``, as diffusers' three sigma switches and lambdas place them.
-
-    Unlike ours, its beta grid has quantiles of sigma/alpha itself, not of time.
-    """
-    if name == "karras":
-        return np.asarray(np.linspace(high ** (1 / power), low ** (1 / power), n) ** power)
-    if name == "beta":
-        return low + (high - low) * beta_quantiles(n)
-    return np.asarray(np.exp(np.linspace(math.log(high), math.log(low), n)))
-
-
 def _spaced_times(table: DiscreteVP, config: Config, n: int) -> Array:
     """Network times of ``timestep_spacing``, falling (arXiv:2305.08891, table 2)."""
     name = class_name(config)
@@ -135,6 +131,21 @@ def _spaced_times(table: DiscreteVP, config: Config, n: int) -> Array:
         # arange, not k * (last / n): halves must round as they do there.
         times = np.asarray(np.round(np.arange(last, 0, -last / n)[:n]) - 1, np.float64)
     return np.clip(times, 0, table.num_train_timesteps - 1)
+
+
+def trailing_grid(process: DiscreteVP, config: Config, n: int, *, final: str = "zero") -> Grid:
+    """The whole times of ``timestep_spacing="trailing"``, for any solver.
+
+    Args:
+        process: the table.
+        config: of a diffusers class; its own spacing does not count.
+        n: number of network calls, >= 1.
+        final: end at ``"zero"`` noise or at ``"sigma_min"`` of the process.
+    """
+    times = _spaced_times(process, {**config, "timestep_spacing": "trailing"}, n)
+    rho = process.rho(times)
+    end = process.rho_min if final == "sigma_min" and rho[-1] > process.rho_min else 0.0
+    return Grid(process, np.append(rho, end), np.append(times, process.time(end)), "trailing")
 
 
 def _clipped(table: DiscreteVP, config: Config) -> int:
@@ -162,7 +173,11 @@ def _table_nodes(table: DiscreteVP, config: Config, n: int) -> tuple[Array | Non
         high = float(high if config.get("sigma_max") is None else config["sigma_max"])
         low = float(low if config.get("sigma_min") is None else config["sigma_min"])
         # Euler's log_linear has one level more, which is left out here.
-        levels = _levels(switch[0], high, low, n) if switch else _levels("", high, low, n + 1)[:n]
+        levels = (
+            levels_between(switch[0], high, low, n)
+            if switch
+            else levels_between("", high, low, n + 1)[:n]
+        )
         return None, _without_signal(levels, exact_start)
     return times, _without_signal(rho, exact_start)
 
@@ -179,29 +194,30 @@ def _exploding_nodes(process: VE, config: Config, n: int) -> Array:
     given = {"sigma_schedule": config.get("sigma_schedule") or default}
     name = one_of(given, "sigma_schedule", ("karras", "exponential"))
     power = float(config.get("rho") or 7.0)
-    return _levels(name, process.sigma_max, process.sigma_min, n, power)
+    return levels_between(name, process.sigma_max, process.sigma_min, n, power)
 
 
-def _flow_nodes(process: Flow, config: Config, n: int, shift: float) -> Array:
+def _flow_nodes(
+    process: Flow, config: Config, n: int, shift: float, given: ArrayLike | None
+) -> Array:
     """Levels of a flow, as ratios; each family counts its own way from 1 to 1/N."""
-    least = 1 / process.num_train_timesteps
-    name = class_name(config)
     switch = switch_from_config(config)
+    own = given is None and class_name(config) == "UniPCMultistepScheduler"
+    if own and switch and switch[0] == "karras":
+        table = table_from_config(config)
+        return levels_between("karras", min(table.rho_max, _NUDGED_RHO), table.rho_min, n)
+    base = _even_sigmas(process, config, n, shift) if given is None else given
+    sigma = finished_sigmas(config, base, shift)
+    return process.rho(np.minimum(sigma, 1.0) * process.num_train_timesteps)
+
+
+def _even_sigmas(process: Flow, config: Config, n: int, shift: float) -> Array:
+    """The n levels of a flow before its shift."""
+    least, name = process.sigma_min, class_name(config)
     if name in FLOW_CLASSES:
         # Its fixed shift is applied to the last level twice.
         dynamic = bool(config.get("use_dynamic_shifting"))
-        base = np.linspace(1, least if dynamic else float(shift_sigmas(least, shift)), n)
-    elif name == "UniPCMultistepScheduler":
-        if switch and switch[0] == "karras":
-            table = table_from_config(config)
-            return _levels("karras", min(table.rho_max, _NUDGED_RHO), table.rho_min, n)
-        base = np.linspace(1, least, n + 1)[:-1]
-    else:
-        base = (1 - np.linspace(1, least, n + 1))[::-1][:-1]
-    sigma = shift_sigmas(base, shift)
-    terminal = config.get("shift_terminal")
-    if terminal and sigma[-1] < 1:  # a single call at sigma = 1 cannot be stretched
-        sigma = 1 - (1 - sigma) * (1 - terminal) / (1 - sigma[-1])
-    if switch:
-        sigma = _levels(switch[0], sigma[0], sigma[-1], n)
-    return process.rho(np.minimum(sigma, 1.0) * process.num_train_timesteps)
+        return np.linspace(1, least if dynamic else float(shift_sigmas(least, shift)), n)
+    if name == "UniPCMultistepScheduler":
+        return np.linspace(1, least, n + 1)[:-1]
+    return (1 - np.linspace(1, least, n + 1))[::-1][:-1]

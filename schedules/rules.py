@@ -117,6 +117,7 @@ def softlog_levels(
     high: float = 16.0,
     end: float = 0.0,
     start: float | None = None,
+    last: float | None = None,
 ) -> Array:
     """n + 1 ratios with equal gaps in g = ln((1 + rho / low) / (1 + rho / high)), from ``start``.
 
@@ -131,6 +132,7 @@ def softlog_levels(
         low, high: the ratios between which gaps are logarithmic, 0 < low < high.
         end: the last ratio.
         start: the first ratio; None means rho_max.
+        last: the ratio before it, of the last node; None leaves it to the rule.
     """
     first = process.rho_max if start is None else start
 
@@ -145,10 +147,11 @@ def softlog_levels(
             return np.asarray(growth / (1 / low - (1 + growth) / high))
 
     levels = between(end, n + 1)
-    if n > 1 and levels[-2] < process.rho_min < first:
-        # No network was trained below rho_min: the last step to 0 starts there.
-        levels = np.append(between(process.rho_min, n), end)
-    return levels
+    if last is None and levels[-2] < process.rho_min < first:
+        last = process.rho_min  # no network was trained below: the last step to 0 starts there
+    if last is None or n == 1 or not last < first:
+        return levels
+    return np.append(between(last, n), end)
 
 
 def softlog(process: NoiseProcess, n: int, k: int, power: float) -> Array:

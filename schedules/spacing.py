@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from fewstep.schedules.config import FLOW_CLASSES, Config, class_name, is_flow
 from fewstep.schedules.grids import Final
 from fewstep.schedules.process import Array
+from fewstep.schedules.rules import beta_quantiles
 
 ShiftKind = Literal["exponential", "linear"]
 # The opt-in switches of a config, in the order in which diffusers looks at them, and their grids.
@@ -71,6 +72,56 @@ def shift_sigmas(sigmas: ArrayLike, shift: float) -> Array:
     return np.asarray(shift * sigma / (1 + (shift - 1) * sigma))
 
 
+def stretch_sigmas(sigmas: ArrayLike, terminal: float | None) -> Array:
+    """The last sigma becomes ``terminal``, sigma = 1 stays, linearly between (LTX, Qwen-Image).
+
+    A single level at sigma = 1 cannot be stretched and stays.
+    """
+    sigma = np.asarray(sigmas, np.float64)
+    if not terminal or sigma[-1] >= 1:
+        return sigma
+    return np.asarray(1 - (1 - sigma) * (1 - terminal) / (1 - sigma[-1]))
+
+
+def levels_between(name: str, high: float, low: float, n: int, power: float = 7.0) -> Array:
+    """n levels from ``high`` to ``low``, as diffusers' three sigma switches and lambdas place them.
+
+    Unlike ours, its beta grid has quantiles of sigma/alpha itself, not of time.
+    """
+    if name == "karras":
+        return np.asarray(np.linspace(high ** (1 / power), low ** (1 / power), n) ** power)
+    if name == "beta":
+        return low + (high - low) * beta_quantiles(n)
+    return np.asarray(np.exp(np.linspace(math.log(high), math.log(low), n)))
+
+
+def finished_sigmas(config: Config, sigmas: ArrayLike, shift: float) -> Array:
+    """What a flow's class of diffusers makes of n levels, its own or given ones, falling.
+
+    They are shifted, stretched to ``shift_terminal``, and replaced by those of a switch
+    (``use_karras_sigmas`` and its like) between the same ends, in that order.
+    """
+    sigma = stretch_sigmas(shift_sigmas(sigmas, shift), terminal_from_config(config))
+    switch = switch_from_config(config)
+    if not switch or not len(sigma) > 1:
+        return sigma
+    return levels_between(switch[0], float(sigma[0]), float(sigma[-1]), len(sigma))
+
+
+def terminal_from_config(config: Config) -> float | None:
+    """Sigma of a flow's last network call, if ``shift_terminal`` says it.
+
+    Raises:
+        ValueError: unless it lies in (0, 1).
+    """
+    terminal = config.get("shift_terminal")
+    if not terminal or not is_flow(config):
+        return None
+    if not 0 < float(terminal) < 1:
+        raise ValueError(f"shift_terminal must lie in (0, 1), or be None, got {terminal}")
+    return float(terminal)
+
+
 def shift_from_config(config: Config, mu: float | None = None) -> float:
     """A flow's shift: ``flow_shift`` or ``shift``, or that of ``mu`` under dynamic shifting.
 
@@ -119,19 +170,17 @@ def grid_rule_from_config(
             dynamic shifting without ``mu``.
     """
     final = final_from_config(config) if obey_spacing else "zero"
-    power = float(config.get("rho") or 7.0) if config.get("sigma_schedule") else 7.0
-    shift = shift_from_config(config, mu)
+    name, power, reason = "auto", 7.0, "the config sets no grid"
     switch = switch_from_config(config)
     if switch:
-        name, key = switch
-        return GridChoice(name, final, 7.0, shift, f"{key} is set")
-    if obey_spacing and config.get("sigma_schedule"):
+        name, reason = switch[0], f"{switch[1]} is set"
+    elif obey_spacing and config.get("sigma_schedule"):
         name = one_of(config, "sigma_schedule", ("karras", "exponential"))
-        return GridChoice(name, final, power, shift, f"sigma_schedule is {name}")
-    if obey_spacing and config.get("timestep_spacing"):
+        power, reason = float(config.get("rho") or 7.0), f"sigma_schedule is {name}"
+    elif obey_spacing and config.get("timestep_spacing"):
         name = one_of(config, "timestep_spacing", ("linspace", "leading", "trailing"))
-        return GridChoice(name, final, power, shift, f"timestep_spacing is {name}")
-    return GridChoice("auto", final, power, shift, "the config sets no grid")
+        reason = f"timestep_spacing is {name}"
+    return GridChoice(name, final, power, shift_from_config(config, mu), reason)
 
 
 def one_of(config: Config, key: str, allowed: tuple[str, ...]) -> str:

@@ -17,7 +17,9 @@ from fewstep.schedules.config import FLOW_CLASSES, TABLE_CLASSES, VE_CLASSES
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
 CLASSES = scheduler_classes()
 NEEDS_TORCHSDE = {"DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler"}
-PEERS = sorted({*TABLE_CLASSES, *FLOW_CLASSES, *VE_CLASSES} - NEEDS_TORCHSDE)
+# Of distilled networks, which no solver applies to: test_distilled.py.
+DISTILLED = {"FlowMatchLCMScheduler", "LCMScheduler", "TCDScheduler", "UnCLIPScheduler"}
+PEERS = sorted({*TABLE_CLASSES, *FLOW_CLASSES, *VE_CLASSES} - NEEDS_TORCHSDE - DISTILLED)
 KARRAS, TRAILING = {"use_karras_sigmas": True}, {"timestep_spacing": "trailing"}
 
 
@@ -186,11 +188,14 @@ def test_level_4_spacing_of_plain_dictionaries_and_our_own(spacing: str) -> None
 def test_level_5_the_automatic_rule() -> None:
     auto = times_of(schedulers.UniPC())
     for name in ("DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"):
-        peer = getattr(diffusers, name)(beta_start=1e-4, beta_end=0.02, **TRAILING)
-        ours = schedulers.UniPC.from_config(peer.config)
-        assert times_of(ours) == auto
-        assert ours.grid_reason.endswith("the automatic rule of unipc")
-        assert ours.config.timestep_spacing == "trailing"  # carried
+        for spacing in ("leading", "linspace"):  # defaults of classes; nobody need have chosen them
+            peer = getattr(diffusers, name)(
+                beta_start=1e-4, beta_end=0.02, timestep_spacing=spacing
+            )
+            ours = schedulers.UniPC.from_config(peer.config)
+            assert times_of(ours) == auto
+            assert ours.grid_reason.endswith("the automatic rule of unipc")
+            assert ours.config.timestep_spacing == spacing  # carried
     assert "grid: softlog, the automatic rule of unipc" in repr(ours)
 
 
