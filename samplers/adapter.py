@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fewstep.samplers import foreign, said, settings
 from fewstep.samplers.arguments import check_arguments
+from fewstep.samplers.assigned import FlowEnd, assignable, assigned_ends, refusal
 from fewstep.samplers.choose import choose
 from fewstep.samplers.convert import Prediction
 from fewstep.samplers.execute import Executor
@@ -110,6 +111,13 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
     alphas_cumprod = Shown()
     alphas = Shown()
     betas = Shown()
+    sigma_max = FlowEnd(entry=0, always=1.0)
+    sigma_min = FlowEnd(entry=-1, always=0.0)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self).get("_internal_dict", ()) and not assignable(type(self), name):
+            raise refusal(name, value)
+        super().__setattr__(name, value)
 
     @property
     def plan(self) -> Plan | None:
@@ -245,8 +253,9 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         """The plan that is asked for, its grid if it was made on one, and what decided."""
         config = settings.live(self.config)
         choice = choose(
-            self.sampler, self.process, config, count, timesteps, sigmas, self.breakpoints, mu=mu
-        )
+            self.sampler, self.process, config, count, timesteps, sigmas, self.breakpoints, mu=mu,
+            ends=assigned_ends(self),
+        )  # fmt: skip
         plan = self._build(choice.grid, choice.nfe)
         return Planned(plan, choice.grid, choice.reason, choice.asked)
 
@@ -407,4 +416,6 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         """An independent scheduler of the same settings (one per thread or trajectory)."""
         other = cast(Self, type(self).from_config(self.config))
         other.breakpoints = self.breakpoints
+        ends = {key: vars(self)[key] for key in ("_sigma_max", "_sigma_min") if key in vars(self)}
+        vars(other).update(ends)
         return other

@@ -11,7 +11,7 @@ from fewstep.samplers import settings
 from fewstep.samplers.auto import chosen_grid
 from fewstep.samplers.registry import SAMPLERS
 from fewstep.samplers.said import RANGED
-from fewstep.samplers.sent import Count, count_in
+from fewstep.samplers.sent import Between, Count, count_in
 from fewstep.samplers.trajectory import Asked
 from fewstep.schedules.breaks import mark, snap, warn_unsnapped
 from fewstep.schedules.discrete import ranged
@@ -54,10 +54,12 @@ def choose(
     breakpoints: Sequence[float] = (),
     *,
     mu: float | None,
+    ends: tuple[float, float] | None = None,
 ) -> Choice:
     """What ``set_timesteps`` asks for.
 
     A grid by count has nodes on the ``breakpoints``; levels that are given are left where they are.
+    ``ends`` are the levels between which a flow's class was told to count.
 
     Raises:
         ValueError: for none of the three, for timesteps beside sigmas unless the process is a flow,
@@ -72,7 +74,9 @@ def choose(
             f"num_inference_steps={count} beside {len(levels)} levels: leave it out, or pass "
             "as many levels"
         )
-    sent = count_in(process, timesteps, sigmas)
+    sent: Count | Between | None = count_in(process, timesteps, sigmas)
+    if levels is None and ends:
+        sent = Between(count or 0, *ends)
     if levels is None or sent is not None:
         choice = by_count(sampler, process, config, sent.n if sent else count or 0, mu, sent)
         return replace(choice, grid=snap(choice.grid, breakpoints))
@@ -87,7 +91,7 @@ def by_count(
     config: Mapping[str, Any],
     n: int,
     mu: float | None,
-    sent: Count | None = None,
+    sent: Count | Between | None = None,
 ) -> Choice:
     """The grid of ``set_timesteps(n)``, or of the levels by which a pipeline says n.
 

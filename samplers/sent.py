@@ -32,6 +32,28 @@ class Count:
         )
 
 
+@dataclass(frozen=True)
+class Between:
+    """n steps between two levels that were assigned to the scheduler (``sigma_max``, ``sigma_min``).
+
+    Pipelines of Z-Image set ``sigma_min`` to 0 in some versions of diffusers.
+    """
+
+    n: int
+    top: float
+    least: float
+
+    def even(self, steps: int) -> Array:
+        """The levels for another number of steps: a solver of two calls a step takes fewer."""
+        return np.linspace(self.top, self.least, steps)
+
+    def __str__(self) -> str:
+        return (
+            f" (scheduler.sigma_max={self.top:g} and sigma_min={self.least:g}, as assigned, are "
+            "the ends of grid='diffusers')"
+        )
+
+
 def count_in(process: NoiseProcess, timesteps: Any, sigmas: Any) -> Count | None:
     """The count that levels stand for, or None if they are a wish.
 

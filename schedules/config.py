@@ -122,7 +122,7 @@ def class_name(config: Config) -> str:
 
 
 def from_diffusers_config(config: Config) -> NoiseProcess:
-    """The noise process of a diffusers scheduler config, of 0.40 to 0.42.
+    """The noise process of a diffusers scheduler config, of 0.35 to 0.42.
 
     The class in ``_class_name`` decides, then the keys: ``use_flow_sigmas`` or a
     ``prediction_type`` "flow_prediction" make any class a flow, and a config of an unknown class

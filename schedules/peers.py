@@ -10,6 +10,7 @@ Levels are diffusers' levels; what is not a grid there is repaired:
 - Karras, exponential and beta sigmas of a flow lie between the flow's own ends, as
   FlowMatchEuler puts them, where the DPM family takes sigmas up to 157 from an unused table of
   betas (UniPC's Karras levels, which it maps back, are kept);
+- UniPC counts a flow's levels from 1, as it does since diffusers 0.36, and from 1 - 1/N before;
 - zero terminal SNR starts at alpha = 0 exactly; levels below it are placed as diffusers places
   them, from alpha = 2^-12;
 - n calls are always n, where "trailing" of diffusers sometimes makes one more or fewer, and where

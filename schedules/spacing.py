@@ -15,6 +15,7 @@ from fewstep.schedules.grids import Final
 from fewstep.schedules.process import Array
 from fewstep.schedules.rules import beta_quantiles
 
+ALMOST_NOTHING = 1e-6  # of a sigma in [0, 1]; float32 samples carry 6e-8
 ShiftKind = Literal["exponential", "linear"]
 # The opt-in switches of a config, in the order in which diffusers looks at them, and their grids.
 SWITCHES = {
@@ -92,6 +93,8 @@ def levels_between(name: str, high: float, low: float, n: int, power: float = 7.
         return np.asarray(np.linspace(high ** (1 / power), low ** (1 / power), n) ** power)
     if name == "beta":
         return low + (high - low) * beta_quantiles(n)
+    if not low > 0:
+        raise ValueError("exponential levels cannot end at 0: set use_exponential_sigmas=False")
     return np.asarray(np.exp(np.linspace(math.log(high), math.log(low), n)))
 
 
@@ -99,13 +102,17 @@ def finished_sigmas(config: Config, sigmas: ArrayLike, shift: float) -> Array:
     """What a flow's class of diffusers makes of n levels, its own or given ones, falling.
 
     They are shifted, stretched to ``shift_terminal``, and replaced by those of a switch
-    (``use_karras_sigmas`` and its like) between the same ends, in that order.
+    (``use_karras_sigmas`` and its like) between the same ends, in that order. A last level of 0, to
+    which some pipelines set ``scheduler.sigma_min``, is put a little above: a call there has nothing
+    left to do, and levels must fall.
     """
     sigma = stretch_sigmas(shift_sigmas(sigmas, shift), terminal_from_config(config))
     switch = switch_from_config(config)
-    if not switch or not len(sigma) > 1:
-        return sigma
-    return levels_between(switch[0], float(sigma[0]), float(sigma[-1]), len(sigma))
+    if switch and len(sigma) > 1:
+        sigma = levels_between(switch[0], float(sigma[0]), float(sigma[-1]), len(sigma))
+    if len(sigma) > 1 and sigma[-1] == 0:
+        sigma[-1] = min(ALMOST_NOTHING, sigma[-2] / 2)
+    return sigma
 
 
 def terminal_from_config(config: Config) -> float | None:

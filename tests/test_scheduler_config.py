@@ -20,6 +20,7 @@ NEEDS_TORCHSDE = {"DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler"}
 # Of distilled networks, which no solver applies to: test_distilled.py.
 DISTILLED = {"FlowMatchLCMScheduler", "LCMScheduler", "TCDScheduler", "UnCLIPScheduler"}
 PEERS = sorted({*TABLE_CLASSES, *FLOW_CLASSES, *VE_CLASSES} - NEEDS_TORCHSDE - DISTILLED)
+PEERS = [name for name in PEERS if hasattr(diffusers, name)]
 KARRAS, TRAILING = {"use_karras_sigmas": True}, {"timestep_spacing": "trailing"}
 
 
