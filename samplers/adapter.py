@@ -328,7 +328,16 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         run.move(entry, Planned(plan, grid, reason))
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
-        """The network's input: the sample, or EDM's c_in x = x / sqrt(sigma^2 + sigma_data^2)."""
+        """The network's input: the sample, or EDM's c_in x = x / sqrt(sigma^2 + sigma_data^2).
+
+        Raises:
+            ValueError: for a single number, which the latent upscaler of Stable Diffusion passes.
+        """
+        if not sample.ndim:
+            raise ValueError(
+                "scale_model_input() got a single number, as StableDiffusionLatentUpscalePipeline "
+                "passes: it needs samples scaled as diffusers' Euler has them; keep that scheduler"
+            )
         run = self._run
         if run is None or self._sigma_data is None:
             return sample

@@ -120,6 +120,8 @@ def test_what_a_plan_cannot_do_names_the_pipeline() -> None:
         scheduler.step(X, scheduler.timesteps[0], X, per_token_timesteps=torch.ones(3))
     with pytest.raises(ValueError, match="latent consistency models"):
         scheduler.set_timesteps(4, original_inference_steps=None)
+    with pytest.raises(ValueError, match="LatentUpscalePipeline passes"):
+        scheduler.scale_model_input(scheduler.sigmas[0], scheduler.timesteps[0])
     with pytest.raises(TypeError, match=r"must be a torch\.Generator .*RePaint"):
         scheduler.step(X, scheduler.timesteps[0], X, X)
     scheduler.step(X, scheduler.timesteps[0], X)  # the refusals moved nothing
