@@ -10,6 +10,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from fewstep.samplers import foreign, said, settings
 from fewstep.samplers.arguments import check_arguments
@@ -302,7 +303,7 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
     def _first_level(self, times: Tensor, batch: int) -> tuple[float, float] | None:
         """(alpha, sigma) of the first call, if noise at these times is what a run starts from."""
         run = self._run
-        if run is None or run.position.index is not None or torch.compiler.is_compiling():
+        if run is None or run.position.index is not None or is_compiling():
             return None
         entry = starting_entry(run.position, times, batch, run.moved_from)
         if entry is None:
@@ -397,15 +398,16 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
                 model_output = model_output[:, : sample.shape[1]]
             if pred_original_sample is not None:
                 model_output = executor.output_of(index, pred_original_sample, sample)
-            look = partial(executor.data_prediction, index, model_output, sample)
-            data = look() if return_dict or torch.compiler.is_compiling() else None
+            look = index, model_output, sample
+            whole = return_dict or is_compiling()
+            data = executor.data_prediction(*look) if whole else None
             previous = executor.step(index, model_output, sample, draw)
         except Exception:
             position.undo()
             raise
         if return_dict:
             return StepOutput(prev_sample=previous, pred_original_sample=data)
-        return StepPair(previous, look) if data is None else (previous, data)
+        return StepPair((previous, (executor, *look))) if data is None else (previous, data)
 
     def facts(self, start: int = 0) -> RunFacts:
         """What guidance may know of a run from an entry of ``timesteps`` on."""

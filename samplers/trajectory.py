@@ -114,7 +114,7 @@ class Trajectory:
 
     def follow(self) -> None:
         """Counts the entries of ``timesteps`` that were moved to another device or dtype."""
-        self.position.timesteps = self.public["timesteps"]
+        self.position.follow(self.public["timesteps"])
 
     def _tensors(self, plan: Plan) -> tuple[Tensor, Tensor]:
         """(calls,) network times and (calls + 1,) levels."""
