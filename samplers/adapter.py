@@ -84,7 +84,19 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         Prediction(config["prediction_type"])
         self._run: Trajectory | None = None
         self._runs = Runs()
+        self._show_training()
+
+    def _show_training(self) -> None:
+        """Tensors of the config as it is now, before ``set_timesteps``."""
+        config = settings.live(self.config)
+        self._shown = settings.identity_of(config)
         self._training = PublicTensors(training_levels(self.process, config))
+
+    def register_to_config(self, **kwargs: Any) -> None:
+        """As in diffusers; the shift of a flow has two names and one value."""
+        if "shift" in kwargs and "flow_shift" not in kwargs and "flow_shift" in self.config:
+            kwargs["flow_shift"] = kwargs["shift"]
+        super().register_to_config(**kwargs)
 
     def to_json_string(self) -> str:
         """The config as it is saved."""
@@ -100,7 +112,12 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
 
     @property
     def _public(self) -> PublicTensors:
-        return self._training if self._run is None else self._run.public
+        if self._run is not None:
+            return self._run.public
+        if self._shown != settings.identity_of(settings.live(self.config)):
+            self._training.check(*TABLES)
+            self._show_training()
+        return self._training
 
     @property
     def _executor(self) -> Executor | None:
@@ -163,7 +180,6 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
             raise ValueError(f"the shift of a flow must be > 0, got {shift}")
         register: Any = self.register_to_config
         register(flow_shift=float(shift), shift=float(shift))
-        self._training = PublicTensors(training_levels(self.process, settings.live(self.config)))
 
     @property
     def init_noise_sigma(self) -> float:
@@ -189,10 +205,16 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         already, as that of a refiner, goes on at the levels as they are.
 
         Raises:
-            ValueError: if there is no such entry.
+            ValueError: if there is no such entry, or ``add_noise`` has started the run elsewhere.
         """
         if self._run is None:
             return
+        moved = self._run.moved_to
+        if moved not in (None, begin_index):
+            raise ValueError(
+                f"add_noise() has made the sample of a run that starts at entry {moved}: call "
+                f"set_timesteps() again before set_begin_index({begin_index})"
+            )
         if not 0 <= begin_index < len(self.timesteps):
             raise ValueError(
                 f"begin_index must lie in 0 .. {len(self.timesteps) - 1}, got {begin_index}"
@@ -279,7 +301,8 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
 
     def _begin(self, run: Trajectory, entry: int, sample: Tensor) -> None:
         """Starts a trajectory at an entry, where multistep methods have no history yet."""
-        run.public.check("timesteps", "sigmas")
+        if not is_compiling():
+            run.public.check("timesteps", "sigmas")
         if not entry or entry == run.offset:
             return
         if run.position.begin is None and not run.noised and run.planned.asked is not None:
@@ -391,6 +414,7 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         entry = position.take(timestep)
         try:
             if entry == position.start:
+                run.check_start(timestep)
                 self._begin(run, entry, sample)
             executor, index = run.executor, entry - run.offset
             draw = noise_source(executor.draws[index], len(sample), generator, variance_noise)
@@ -402,6 +426,8 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
             whole = return_dict or is_compiling()
             data = executor.data_prediction(*look) if whole else None
             previous = executor.step(index, model_output, sample, draw)
+            if entry + 1 == len(position.values) and not is_compiling():
+                run.public.check("timesteps", "sigmas")
         except Exception:
             position.undo()
             raise

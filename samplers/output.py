@@ -23,7 +23,8 @@ class StepPair(tuple[Any, ...]):
     """(prev_sample, pred_original_sample) of a ``step`` with ``return_dict=False``.
 
     The second is computed when it is read, since most callers take the first alone: the tuple holds
-    the executor and its arguments in its place, which makes it as cheap as any.
+    the executor and its arguments in its place, which makes it as cheap as any. Read it before you
+    write into the network's output or the sample.
     """
 
     __slots__ = ()
@@ -36,6 +37,12 @@ class StepPair(tuple[Any, ...]):
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self[0], self[1]))
+
+    def __add__(self, other: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*self, *other)
+
+    def __repr__(self) -> str:
+        return repr((*self,))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return tuple, ([*self],)
