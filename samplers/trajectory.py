@@ -137,11 +137,11 @@ class Trajectory:
     def _tensors(self, plan: Plan) -> tuple[Tensor, Tensor]:
         """(calls,) network times and (calls + 1,) levels."""
         rows = plan.evaluations[plan.history :]
-        times = torch.tensor([row.time for row in rows], dtype=torch.float32)
-        if self.planned.asked is not None:
-            times = told_apart(times)
-        sigmas = plan.sigmas(self._native)[plan.history :]
-        return times, torch.tensor(sigmas, dtype=torch.float32)
+        levels = plan.sigmas(self._native)[plan.history :]
+        with torch.inference_mode(False):  # a late start may write them in another mode
+            times = torch.tensor([row.time for row in rows], dtype=torch.float32)
+            times = times if self.planned.asked is None else told_apart(times)
+            return times, torch.tensor(levels, dtype=torch.float32)
 
 
 def told_apart(times: Tensor) -> Tensor:

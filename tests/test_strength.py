@@ -174,6 +174,18 @@ def test_the_time_of_every_entry_names_it(cls, n: int) -> None:
         assert scheduler.step_index == n
 
 
+def test_the_modes_of_autograd_do_not_matter() -> None:
+    x = torch.ones(2, 4)
+    for first, second in ((True, False), (False, True), (True, True)):
+        scheduler = fewstep.UniPC.from_config(PEERS["vp"]().config)
+        with torch.inference_mode(first):
+            scheduler.set_timesteps(10)
+        with torch.inference_mode(second):
+            scheduler.set_begin_index(7)
+            scheduler.add_noise(x, x, scheduler.timesteps[7:8].repeat(2))
+        assert scheduler.timesteps[7] == 222
+
+
 @pytest.mark.parametrize("begin", [True, False])
 @pytest.mark.parametrize(
     "read",
