@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 .PHONY: bench test test-fast speed lint notebooks test-matrix train clean
 
 bench: $(READY)  ## samples the bundled model with one sampler per family, leaves runs/bench/report.html
-	$(BIN)/fewstep bench
+	$(BIN)/fewstep bench --n 64 --repeats 2
 
 test: $(READY)  ## the whole test suite; the slow tests start processes of their own, so they run alone
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"

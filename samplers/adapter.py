@@ -10,6 +10,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from fewstep.samplers import foreign, said, settings
 from fewstep.samplers.arguments import check_arguments
@@ -84,7 +85,19 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         Prediction(config["prediction_type"])
         self._run: Trajectory | None = None
         self._runs = Runs()
+        self._show_training()
+
+    def _show_training(self) -> None:
+        """Tensors of the config as it is now, before ``set_timesteps``."""
+        config = settings.live(self.config)
+        self._shown = settings.identity_of(config)
         self._training = PublicTensors(training_levels(self.process, config))
+
+    def register_to_config(self, **kwargs: Any) -> None:
+        """As in diffusers; the shift of a flow has two names and one value."""
+        if "shift" in kwargs and "flow_shift" not in kwargs and "flow_shift" in self.config:
+            kwargs["flow_shift"] = kwargs["shift"]
+        super().register_to_config(**kwargs)
 
     def to_json_string(self) -> str:
         """The config as it is saved."""
@@ -100,7 +113,12 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
 
     @property
     def _public(self) -> PublicTensors:
-        return self._training if self._run is None else self._run.public
+        if self._run is not None:
+            return self._run.public
+        if self._shown != settings.identity_of(settings.live(self.config)):
+            self._training.check(*TABLES)
+            self._show_training()
+        return self._training
 
     @property
     def _executor(self) -> Executor | None:
@@ -170,7 +188,6 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
             raise ValueError(f"the shift of a flow must be > 0, got {shift}")
         register: Any = self.register_to_config
         register(flow_shift=float(shift), shift=float(shift))
-        self._training = PublicTensors(training_levels(self.process, settings.live(self.config)))
 
     @property
     def init_noise_sigma(self) -> float:
@@ -196,10 +213,16 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         already, as that of a refiner, goes on at the levels as they are.
 
         Raises:
-            ValueError: if there is no such entry.
+            ValueError: if there is no such entry, or ``add_noise`` has started the run elsewhere.
         """
         if self._run is None:
             return
+        moved = self._run.moved_to
+        if moved not in (None, begin_index):
+            raise ValueError(
+                f"add_noise() has made the sample of a run that starts at entry {moved}: call "
+                f"set_timesteps() again before set_begin_index({begin_index})"
+            )
         if not 0 <= begin_index < len(self.timesteps):
             raise ValueError(
                 f"begin_index must lie in 0 .. {len(self.timesteps) - 1}, got {begin_index}"
@@ -287,7 +310,8 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
 
     def _begin(self, run: Trajectory, entry: int, sample: Tensor) -> None:
         """Starts a trajectory at an entry, where multistep methods have no history yet."""
-        run.public.check("timesteps", "sigmas")
+        if not is_compiling():
+            run.public.check("timesteps", "sigmas")
         if not entry or entry == run.offset:
             return
         if run.position.begin is None and not run.noised and run.planned.asked is not None:
@@ -311,7 +335,7 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
     def _first_level(self, times: Tensor, batch: int) -> tuple[float, float] | None:
         """(alpha, sigma) of the first call, if noise at these times is what a run starts from."""
         run = self._run
-        if run is None or run.position.index is not None or torch.compiler.is_compiling():
+        if run is None or run.position.index is not None or is_compiling():
             return None
         entry = starting_entry(run.position, times, batch, run.moved_from)
         if entry is None:
@@ -337,7 +361,16 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         run.move(entry, Planned(plan, grid, reason))
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
-        """The network's input: the sample, or EDM's c_in x = x / sqrt(sigma^2 + sigma_data^2)."""
+        """The network's input: the sample, or EDM's c_in x = x / sqrt(sigma^2 + sigma_data^2).
+
+        Raises:
+            ValueError: for a single number, which the latent upscaler of Stable Diffusion passes.
+        """
+        if not sample.ndim:
+            raise ValueError(
+                "scale_model_input() got a single number, as StableDiffusionLatentUpscalePipeline "
+                "passes: it needs samples scaled as diffusers' Euler has them; keep that scheduler"
+            )
         run = self._run
         if run is None or self._sigma_data is None:
             return sample
@@ -390,6 +423,7 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         entry = position.take(timestep)
         try:
             if entry == position.start:
+                run.check_start(timestep)
                 self._begin(run, entry, sample)
             executor, index = run.executor, entry - run.offset
             draw = noise_source(executor.draws[index], len(sample), generator, variance_noise)
@@ -397,15 +431,18 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
                 model_output = model_output[:, : sample.shape[1]]
             if pred_original_sample is not None:
                 model_output = executor.output_of(index, pred_original_sample, sample)
-            look = partial(executor.data_prediction, index, model_output, sample)
-            data = look() if return_dict or torch.compiler.is_compiling() else None
+            look = index, model_output, sample
+            whole = return_dict or is_compiling()
+            data = executor.data_prediction(*look) if whole else None
             previous = executor.step(index, model_output, sample, draw)
+            if entry + 1 == len(position.values) and not is_compiling():
+                run.public.check("timesteps", "sigmas")
         except Exception:
             position.undo()
             raise
         if return_dict:
             return StepOutput(prev_sample=previous, pred_original_sample=data)
-        return StepPair(previous, look) if data is None else (previous, data)
+        return StepPair((previous, (executor, *look))) if data is None else (previous, data)
 
     def facts(self, start: int = 0) -> RunFacts:
         """What guidance may know of a run from an entry of ``timesteps`` on."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fewstep.samplers.index import SHARED, Position
+from fewstep.samplers.registry import SAMPLERS
 
 
 def check_arguments(
@@ -32,14 +33,14 @@ def check_arguments(
             "per_token_timesteps= gives each token a time of its own (LTX with image conditions, "
             "SANA-WM), and a plan has one for the whole sample: keep the pipeline's own scheduler"
         )
-    config = scheduler.config
-    if eta and eta != getattr(config, "eta", 0.0):
+    known = "eta" in SAMPLERS[scheduler.sampler].options()
+    if eta and not (known and eta == scheduler.config.eta):
         name = type(scheduler).__name__
+        remedy = name if known else f"{name} has no eta, call DDIM"
         raise ValueError(
             f"eta={eta:g} of step() would change a plan that is made: "
-            + (f"call {name}.from_config(config, eta={eta:g})" if hasattr(config, "eta") else
-               f"{name} has no eta, call DDIM.from_config(config, eta={eta:g})")
-        )  # fmt: skip
+            f"{'call ' if known else ''}{remedy}.from_config(config, eta={eta:g})"
+        )
     seen = position.view(prev_timestep)
     if seen is not None and seen != position.peek(timestep) + 1:
         raise ValueError(

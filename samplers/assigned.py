@@ -9,12 +9,13 @@ import warnings
 from typing import Any
 
 from fewstep.samplers import settings
+from fewstep.samplers.training import training_levels
 from fewstep.schedules.config import FLOW_CLASSES, class_name
 from fewstep.schedules.process import Flow
 
 NO_EFFECT = (
-    "scheduler.{}={:g} has no effect: it places the levels that a flow's class in diffusers counts, "
-    "which grid='diffusers' walks; pass sigmas= to set_timesteps"
+    "scheduler.{}={:g} has no effect: it places the levels that a flow's class in diffusers "
+    "counts, which grid='diffusers' walks; pass sigmas= to set_timesteps"
 )
 
 
@@ -43,7 +44,8 @@ class FlowEnd:
             raise AttributeError(f"{self.name} of this process is an argument, in the config")
         if self.slot in vars(scheduler):
             return vars(scheduler)[self.slot]
-        return float(scheduler._training["sigmas"][self.entry])
+        levels = training_levels(scheduler.process, settings.live(scheduler.config))
+        return float(levels["sigmas"][self.entry])
 
     def __set__(self, scheduler: Any, value: float) -> None:
         if not isinstance(scheduler.process, Flow):

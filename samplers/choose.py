@@ -11,7 +11,7 @@ from fewstep.samplers import settings
 from fewstep.samplers.auto import chosen_grid
 from fewstep.samplers.registry import SAMPLERS
 from fewstep.samplers.said import RANGED
-from fewstep.samplers.sent import Between, Count, count_in
+from fewstep.samplers.sent import Between, Count, count_in, pair_in
 from fewstep.samplers.trajectory import Asked
 from fewstep.schedules.breaks import mark, snap, warn_unsnapped
 from fewstep.schedules.discrete import ranged
@@ -172,6 +172,11 @@ def by_values(
     Raises:
         ValueError: for values outside the process, or that do not fall, or both of another process.
     """
+    entry = SAMPLERS[sampler]
+    options = entry.taken(config)
+    pair = pair_in(process, timesteps, sigmas) if entry.steps else None
+    if pair is not None:  # which says how many calls, and this solver makes several a step
+        timesteps, sigmas = pair.even(entry.intervals(process, pair.n, options=options))
     obeyed = config["inherited_from"] is None or config["grid"] == "diffusers"
     least = process.rho_min if ending_of(config, obeyed) == "sigma_min" else 0.0
     reason = "timesteps=" if sigmas is None else "sigmas="
@@ -196,8 +201,7 @@ def by_values(
         if least and len(values) > 1 and math.isclose(values[-1], least, rel_tol=1e-6):
             values = values[:-1]  # given as the end, as 0 may be
         grid = grid_from_sigmas(process, values, least)
-    entry = SAMPLERS[sampler]
-    return Choice(grid, entry.calls(grid, entry.taken(config)), reason)
+    return Choice(grid, pair.n if pair else entry.calls(grid, options), reason)
 
 
 def _finished(

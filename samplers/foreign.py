@@ -73,9 +73,8 @@ def adopt(config: Mapping[str, Any]) -> dict[str, Any]:
     process = from_diffusers_config(taken)
     # All its classes have the same default end, so that one may travel; spacings differ.
     kept = {*PROCESS_KEYS, "final_sigmas_type"}
-    taken["_use_default_values"] = [
-        k for k in taken.get("_use_default_values", ()) if k not in kept
-    ]
+    silent = _mere_defaults(taken, _init_defaults(origin))
+    taken["_use_default_values"] = [key for key in silent if key not in kept]
     taken["inherited_from"] = taken["_class_name"]
     if isinstance(process, Flow):
         taken["prediction_type"] = taken.get("prediction_type") or "flow_prediction"
@@ -87,6 +86,22 @@ def adopt(config: Mapping[str, Any]) -> dict[str, Any]:
     if taken.get("lower_order_final"):
         del taken["lower_order_final"]
     return taken
+
+
+def _mere_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Keys that nobody has said: a value that was changed later is said, whatever the list has."""
+    listed = config.get("_use_default_values", ())
+    return [key for key in listed if config.get(key) == defaults.get(key, config.get(key))]
+
+
+def _warn_of_two_shifts(config: Mapping[str, Any]) -> None:
+    names = [config.get("flow_shift"), config.get("shift")]
+    if "inherited_from" in config and None not in names and names[0] != names[1]:
+        warnings.warn(
+            f"flow_shift={names[0]:g} of this config counts and shift={names[1]:g} does not, which "
+            "are one setting: change flow_shift",
+            stacklevel=4,
+        )
 
 
 def _storable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,9 +128,14 @@ def split(
         config: of a diffusers class, one of ours, or a plain dictionary.
         arguments: names and defaults of the constructor.
     """
-    config = adopt(config) if is_foreign(config) else live(config)
+    if is_foreign(config):
+        config = adopt(config)
+    else:
+        config = live(config)
+        config["_use_default_values"] = _mere_defaults(config, arguments)
+        _warn_of_two_shifts(config)
     config |= {} if config.get("flow_shift") is not None else shift_names(config)
-    silent = config.get("_use_default_values", ())
+    silent = config["_use_default_values"]
     own = {
         key: value
         for key, value in config.items()
@@ -139,9 +159,11 @@ def listen(name: str, config: Mapping[str, Any], ours: Mapping[str, Any]) -> Non
 def is_foreign(config: Mapping[str, Any]) -> bool:
     """Whether a config comes from a diffusers class, not from ours or from a plain dictionary.
 
-    A saved one names its class; the live ``scheduler.config`` does not, but is a ``FrozenDict``.
+    A saved one names its class; the live ``scheduler.config`` does not, but is a ``FrozenDict``,
+    and a dictionary made from one still lists its defaults.
     """
-    named = config.get("_class_name") is not None or isinstance(config, FrozenDict)
+    made = isinstance(config, FrozenDict) or "_use_default_values" in config
+    named = config.get("_class_name") is not None or made
     return named and "inherited_from" not in config
 
 

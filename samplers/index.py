@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 SHARED = "pass each entry once and in order, and use one scheduler for each trajectory: clone()"
 
@@ -57,7 +58,8 @@ class Position:
     """
 
     def __init__(self, timesteps: Tensor, values: Tensor, runs: Runs) -> None:
-        self.timesteps, self.values = timesteps, values
+        self.values = values
+        self.follow(timesteps)
         self.begin: int | None = None
         self.start: int | None = None
         self.why = ""
@@ -66,6 +68,19 @@ class Position:
         # One token a step. ``pop`` is a single operation of the interpreter, so that two threads
         # never take the same step.
         self._turns = list(range(len(timesteps)))[::-1]
+
+    def follow(self, timesteps: Tensor) -> None:
+        """Counts the entries of the same times in another tensor."""
+        self.timesteps = timesteps
+        # Where they lie, since asking a tensor costs more than the rest of a step's index.
+        self._place = timesteps.data_ptr(), timesteps.element_size(), timesteps.nbytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_place"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.follow(self.timesteps)  # a copy lies elsewhere
 
     @property
     def index(self) -> int | None:
@@ -89,6 +104,8 @@ class Position:
             turn = self._turns.pop()
         except IndexError:
             raise ValueError(self._done()) from None
+        if turn and self.start is not None and self.view(timestep) == self.start + turn:
+            return self.start + turn
         try:
             return self._entry(turn, timestep)
         except ValueError:
@@ -103,11 +120,12 @@ class Position:
 
     def view(self, timestep: Any) -> int | None:
         """The entry that ``timestep`` shares its memory with."""
-        if not isinstance(timestep, Tensor):
+        if not isinstance(timestep, Tensor) or is_compiling():
             return None
-        if torch.compiler.is_compiling():
-            return None
-        return _entry_in(self.timesteps, timestep)
+        place, size, room = self._place
+        offset = timestep.data_ptr() - place
+        inside = 0 <= offset < room and timestep.dtype == self.timesteps.dtype
+        return offset // size if inside else None
 
     def _entry(self, turn: int, timestep: Any) -> int:
         if turn == 0:
@@ -150,7 +168,7 @@ class Position:
 
         Whole numbers pass: they are times of a table that are cut, or of no schedule at all.
         """
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return
         value = _plain(timestep)
         same = [] if value is None else (self.values == value).nonzero().flatten().tolist()
@@ -179,8 +197,6 @@ def _plain(timestep: Any) -> float | None:
 
 
 def _entry_in(own: Tensor, timestep: Tensor) -> int | None:
-    if timestep.device != own.device:
-        return None
     offset = timestep.data_ptr() - own.data_ptr()
     size = own.element_size()
     inside = 0 <= offset < size * len(own) and timestep.dtype == own.dtype

@@ -9,7 +9,6 @@ rule places the calls that are left below it.
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fewstep.samplers import settings
@@ -17,7 +16,7 @@ from fewstep.samplers.auto import auto_grid
 from fewstep.samplers.choose import ending_of
 from fewstep.samplers.index import Position
 from fewstep.samplers.registry import SAMPLERS
-from fewstep.samplers.trajectory import Asked
+from fewstep.samplers.trajectory import Asked, same_time
 from fewstep.schedules.grids import Grid, grid_from_sigmas, make_grid
 from fewstep.schedules.peers import diffusers_grid
 from fewstep.schedules.process import NoiseProcess
@@ -50,13 +49,13 @@ def starting_entry(
     told = {float(time) for time in times.flatten().tolist()}
     if len(told) != 1:
         return None
-    own = position.values.to(times.dtype).tolist()
     time = told.pop()
     if begin is None:
+        # Whole numbers and half precision are times of training as well.
+        own = position.values.tolist()
         return own.index(time) or None if time in own else None
-    if moved_from is not None and time == float(torch.tensor(moved_from).to(times.dtype)):
-        return begin
-    return begin if time == own[begin] else None
+    own = [float(position.values[begin]), *([] if moved_from is None else [moved_from])]
+    return begin if any(same_time(time, times.dtype, value) for value in own) else None
 
 
 def own_ratio(process: NoiseProcess, config: Mapping[str, Any], asked: Asked, entry: int) -> float:

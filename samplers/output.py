@@ -1,6 +1,6 @@
 """What a scheduler's step returns."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from diffusers.utils.outputs import BaseOutput
@@ -22,24 +22,27 @@ class StepOutput(BaseOutput):
 class StepPair(tuple[Any, ...]):
     """(prev_sample, pred_original_sample) of a ``step`` with ``return_dict=False``.
 
-    The second is computed when it is read, since most callers take the first alone.
+    The second is computed when it is read, since most callers take the first alone: the tuple holds
+    the executor and its arguments in its place, which makes it as cheap as any. Read it before you
+    write into the network's output or the sample.
     """
 
-    _data: Callable[[], Tensor]
-
-    def __new__(cls, previous: Tensor, data: Callable[[], Tensor]) -> "StepPair":
-        pair = super().__new__(cls, (previous, None))
-        pair._data = data
-        return pair
+    __slots__ = ()
 
     def __getitem__(self, index: Any) -> Any:
+        previous, (executor, *arguments) = super().__iter__()
         if index == 0:
-            return super().__getitem__(0)
-        return (super().__getitem__(0), self._data())[index]
+            return previous
+        return (previous, executor.data_prediction(*arguments))[index]
 
     def __iter__(self) -> Iterator[Tensor]:
-        yield super().__getitem__(0)
-        yield self._data()
+        return iter((self[0], self[1]))
+
+    def __add__(self, other: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*self, *other)
+
+    def __repr__(self) -> str:
+        return repr((*self,))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return tuple, ([*self],)

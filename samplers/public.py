@@ -77,9 +77,11 @@ class PublicTensors:
         """
         for name in names:
             tensor = self._shown.get(name)
-            if tensor is None or _version(tensor) == self._versions[name]:
+            if tensor is None:
                 continue
-            # A copy of a scheduler has tensors of another version and the same values.
+            # On a device nothing is read unless torch has counted a write, or this is a copy.
+            if not tensor.is_cpu and _version(tensor) == self._versions[name]:
+                continue
             if not self._holds(name, tensor):
                 raise ValueError(f"scheduler.{name} was written to: {REMEDIES[name]}")
             self._show(name, tensor)

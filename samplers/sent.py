@@ -34,7 +34,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Between:
-    """n steps between two levels that were assigned to the scheduler (``sigma_max``, ``sigma_min``).
+    """n steps between the ``sigma_max`` and ``sigma_min`` that a flow's scheduler was assigned.
 
     Pipelines of Z-Image set ``sigma_min`` to 0 in some versions of diffusers.
     """
@@ -70,4 +70,43 @@ def count_in(process: NoiseProcess, timesteps: Any, sigmas: Any) -> Count | None
         count = Count(len(values), top)
         if top and len(values) and np.abs(values - count.even(len(values))).max() <= TOLERANCE:
             return count
+    return None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """n steps, written as whole times from N towards 1 and as the levels times / N.
+
+    ``ends`` tells whether the last time is 1 (CogView4) or the one before it (GLM-Image).
+    """
+
+    n: int
+    top: int
+    ends: bool
+
+    def even(self, steps: int) -> tuple[Array, Array]:
+        """(times, levels) for another number of steps: a solver of two calls a step takes fewer."""
+        points = np.linspace(self.top, 1.0, steps if self.ends else steps + 1)
+        times = np.trunc(points[:steps])
+        return times, times / self.top
+
+
+def pair_in(process: NoiseProcess, timesteps: Any, sigmas: Any) -> Pair | None:
+    """The count that times and levels together stand for, or None if they are a wish."""
+    if sigmas is None or timesteps is None or not isinstance(process, Flow):
+        return None
+    given = [np.asarray([float(value) for value in values]) for values in (timesteps, sigmas)]
+    n = len(given[0])
+    for ends in (True, False):
+        pair = Pair(n, process.num_train_timesteps, ends)
+        same = (
+            len(given[1]) == n
+            and n > 0
+            and [
+                np.abs(values - even).max() <= TOLERANCE * scale
+                for values, even, scale in zip(given, pair.even(n), (pair.top, 1), strict=True)
+            ]
+        )
+        if same and all(same):
+            return pair
     return None

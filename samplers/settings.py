@@ -123,7 +123,11 @@ def with_settings(options: Mapping[str, Any]) -> Callable[[type], type]:
 
 def live(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config as it is now: ``scheduler.config.x = y`` changes the attribute, not the entry."""
-    return {key: getattr(config, key, value) for key, value in config.items()}
+    now = {key: getattr(config, key, value) for key, value in config.items()}
+    changed = [key for key in ("shift", "flow_shift") if now.get(key) != config.get(key)]
+    if changed == ["shift"] and "flow_shift" in now:
+        now["flow_shift"] = now["shift"]  # one setting of two names, of which this was changed
+    return now
 
 
 def shift_names(config: Mapping[str, Any]) -> dict[str, float]:
@@ -153,11 +157,16 @@ def view(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**seen, "_class_name": origin} if origin else seen
 
 
-def process_of(config: Mapping[str, Any]) -> NoiseProcess:
-    """The noise process of a live config; equal settings share one object."""
+def identity_of(config: Mapping[str, Any]) -> str:
+    """Equal for live configs of the same noise process and shift."""
     seen = view(config)
     keys = {key: seen.get(key) for key in ("_class_name", *PROCESS_KEYS) if key in seen}
-    return _process(json.dumps(keys, default=list))
+    return json.dumps(keys, default=list)
+
+
+def process_of(config: Mapping[str, Any]) -> NoiseProcess:
+    """The noise process of a live config; equal settings share one object."""
+    return _process(identity_of(config))
 
 
 @lru_cache(maxsize=64)

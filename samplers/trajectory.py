@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,7 +66,8 @@ class Trajectory:
         first: that of the planned plan's.
         public: ``timesteps``, ``sigmas`` and the tables.
         position: counts the entries.
-        moved_from: the time that the first entry had before :meth:`move`.
+        moved_to: the entry at which :meth:`move` has put the start, if it has.
+        moved_from: the time that this entry had before.
         noised: whether ``add_noise`` has made the sample that this run starts from.
     """
 
@@ -87,6 +89,7 @@ class Trajectory:
             {"timesteps": times, "sigmas": sigmas, **tables}, device, ["timesteps"]
         )
         self.position = Position(self.public["timesteps"], times, runs)
+        self.moved_to: int | None = None
         self.moved_from: float | None = None
         self.noised = False
 
@@ -105,19 +108,60 @@ class Trajectory:
             entry: the first.
             planned: the rest, of as many calls as there are entries left.
         """
-        self.moved_from = float(self.public["timesteps"][entry])
+        self.moved_to, self.moved_from = entry, float(self.position.values[entry])
         self.enter(entry, planned.plan)
         self.planned, self.first = planned, entry
         times, sigmas = self._tensors(planned.plan)
         self.public.rewrite("timesteps", entry, times)
         self.public.rewrite("sigmas", entry, sigmas)
 
+    def check_start(self, timestep: Any) -> None:
+        """Refuses a first step at a time that was read before :meth:`move`; the one read of a run.
+
+        Raises:
+            ValueError: for a time that is not the one which the network has to be told.
+        """
+        if self.moved_to is None or self.position.view(timestep) is not None:
+            return
+        time, value = torch.as_tensor(timestep), float(self.position.values[self.moved_to])
+        if time.numel() != 1 or not same_time(float(time), time.dtype, value):
+            raise ValueError(
+                f"the run starts at t = {value:g}, where add_noise() has put it, and step() got "
+                "another time: read timesteps after add_noise()"
+            )
+
     def follow(self) -> None:
         """Counts the entries of ``timesteps`` that were moved to another device or dtype."""
-        self.position.timesteps = self.public["timesteps"]
+        self.position.follow(self.public["timesteps"])
 
     def _tensors(self, plan: Plan) -> tuple[Tensor, Tensor]:
         """(calls,) network times and (calls + 1,) levels."""
-        times = [row.time for row in plan.evaluations[plan.history :]]
-        sigmas = plan.sigmas(self._native)[plan.history :]
-        return torch.tensor(times, dtype=torch.float32), torch.tensor(sigmas, dtype=torch.float32)
+        rows = plan.evaluations[plan.history :]
+        levels = plan.sigmas(self._native)[plan.history :]
+        with torch.inference_mode(False):  # a late start may write them in another mode
+            times = torch.tensor([row.time for row in rows], dtype=torch.float32)
+            times = times if self.planned.asked is None else told_apart(times)
+            return times, torch.tensor(levels, dtype=torch.float32)
+
+
+def told_apart(times: Tensor) -> Tensor:
+    """Times of which no two are equal: a later one is lower by a bit of float32 for each before.
+
+    Some pipelines tell add_noise() their first entry by a copy of its time and by nothing else,
+    and solvers of several calls a step call at the same time twice.
+    """
+    if len(set(times.tolist())) == len(times):
+        return times
+    apart: list[np.float32] = []
+    for time in times.numpy():
+        while time in apart:
+            time = np.nextafter(time, np.float32(-np.inf))
+        apart.append(time)
+    return torch.tensor(np.array(apart))
+
+
+def same_time(time: float, dtype: torch.dtype, value: float) -> bool:
+    """Whether a time is a value in another dtype: cast, or cut or rounded to a whole number."""
+    if not dtype.is_floating_point:
+        return abs(time - value) < 1
+    return time == float(torch.tensor(value).to(dtype))

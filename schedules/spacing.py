@@ -103,8 +103,8 @@ def finished_sigmas(config: Config, sigmas: ArrayLike, shift: float) -> Array:
 
     They are shifted, stretched to ``shift_terminal``, and replaced by those of a switch
     (``use_karras_sigmas`` and its like) between the same ends, in that order. A last level of 0, to
-    which some pipelines set ``scheduler.sigma_min``, is put a little above: a call there has nothing
-    left to do, and levels must fall.
+    which some pipelines set ``scheduler.sigma_min``, is put a little above: a call there has
+    nothing left to do, and levels must fall.
     """
     sigma = stretch_sigmas(shift_sigmas(sigmas, shift), terminal_from_config(config))
     switch = switch_from_config(config)

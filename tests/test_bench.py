@@ -2,11 +2,13 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from fewstep.eval.bench import runner
 from fewstep.eval.bench import units as bench_units
@@ -16,6 +18,7 @@ from fewstep.eval.bench.reference import CountingDenoiser, fine_reference
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.setup import Bench
 from fewstep.eval.clock import PHASES
+from fewstep.eval.commands.basic import score_table
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.eval.reports import pictures
 from fewstep.eval.reports.results import Results, Row, check_writable
@@ -206,6 +209,22 @@ def test_peers_are_collapsed_to_their_best_grid() -> None:
         "| diffusers a, best grid | 0.3000 (karras) | **0.0500** (linspace) |",
         "| *forward rows per sample* | 5 | 8 |",
     ]
+
+
+def test_the_terminal_tells_how_far_seeds_differ(capsys: pytest.CaptureFixture[str]) -> None:
+    def row(sampler: str, seed: int, value: float) -> Row:
+        return Row(sampler, 5, 5, 5, seed, 8, "mix8", "none", {"rmse": value}, 1.0)
+
+    # Standard deviations sqrt(2) .003 and sqrt(2) .004: root mean square .005.
+    values = {"ddim": (0.200, 0.206), "unipc": (0.100, 0.108)}
+    rows = [row(name, seed, v) for name, pair in values.items() for seed, v in enumerate(pair)]
+    Console().print(score_table(Results({}, rows), "rmse", "none"))
+    told = capsys.readouterr().out
+    assert "seeds 0, 1" in told
+    assert re.search(r"ddim +0\.2030 *\n", told)
+    assert re.search(r"± from seed to seed +0\.0050 *\n", told)
+    Console().print(score_table(Results({}, rows[::2]), "rmse", "none"))
+    assert "from seed" not in capsys.readouterr().out  # one seed tells nothing of others
 
 
 def test_peers_run_beside_ours() -> None:

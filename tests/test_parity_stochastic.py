@@ -42,9 +42,9 @@ def sa_states(
     generator, noises, seen = torch.Generator().manual_seed(0), noises_for(n), []
     for e, t in enumerate(peer.timesteps):
         (x,) = peer.step(output_of(ours, e, x), t, x, generator=generator, return_dict=False)
-        (y,) = ours.step(
+        y = ours.step(
             output_of(ours, e, y), ours.timesteps[e], y, variance_noise=noises[e], return_dict=False
-        )
+        )[0]
         seen.append((x, y))
     return seen
 

@@ -51,6 +51,34 @@ def test_levels_that_were_written_are_refused(name: str, inference: bool) -> Non
         setattr(scheduler, name, [1.0, 2.0])
 
 
+@pytest.mark.parametrize("name", ["timesteps", "sigmas"])
+@pytest.mark.parametrize("how", [write, lambda t, v: write(t.numpy(), v),
+                                 lambda t, v: write(t.data, v)])  # fmt: skip
+def test_levels_that_were_written_in_mid_run_are_not_passed_over(name: str, how) -> None:
+    scheduler, x = ready(), torch.ones(2, 3)
+    times = iter(scheduler.timesteps)
+    scheduler.step(x, next(times), x)
+    how(getattr(scheduler, name), 0.7)
+    for t in [next(times) for _ in range(4)]:
+        x = scheduler.step(x, t, x).prev_sample
+    with pytest.raises(ValueError, match=rf"scheduler\.{name} was written to"):
+        scheduler.step(x, next(times), x)
+
+
+def test_what_is_shown_follows_the_config() -> None:
+    expected = schedulers.UniPC(**LATENT)
+    for change in (lambda s: s.register_to_config(**LATENT),
+                   lambda s: [setattr(s.config, k, v) for k, v in LATENT.items()]):  # fmt: skip
+        scheduler = schedulers.UniPC()
+        change(scheduler)
+        for name in ("alphas_cumprod", "sigmas", "timesteps"):
+            assert torch.equal(getattr(scheduler, name), getattr(expected, name))
+    flow = schedulers.UniPC(**CONFIGS["flow"])
+    flow.register_to_config(flow_shift=6.0)
+    other = schedulers.UniPC(**{**CONFIGS["flow"], "flow_shift": 6.0})
+    assert torch.equal(flow.sigmas, other.sigmas)
+
+
 @pytest.mark.parametrize("name", ["alphas_cumprod", "alphas", "betas"])
 @pytest.mark.parametrize("set_before", [False, True])
 def test_tables_that_were_written_are_refused(name: str, set_before: bool) -> None:
@@ -186,6 +214,20 @@ def test_the_shift_of_a_flow_can_be_set(cls) -> None:
     for wrong in (0, -1.0):
         with pytest.raises(ValueError, match="must be > 0"):
             scheduler.set_shift(wrong)
+
+
+def test_both_names_of_the_shift_are_one_setting() -> None:
+    base = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).config
+    for change in (lambda s: s.register_to_config(shift=6.0),
+                   lambda s: setattr(s.config, "shift", 6.0),
+                   lambda s: setattr(s.config, "flow_shift", 6.0)):  # fmt: skip
+        scheduler = fewstep.UniPC.from_config(base)
+        change(scheduler)
+        assert scheduler.shift == 6
+    ours = fewstep.UniPC.from_config(base)
+    with pytest.warns(UserWarning, match="flow_shift=3 of this config counts and shift=6 does not"):
+        assert fewstep.UniPC.from_config({**ours.config, "shift": 6.0}).shift == 3
+    assert fewstep.UniPC.from_config({**ours.config, "shift": 6.0, "flow_shift": 6.0}).shift == 6
 
 
 def test_other_processes_have_no_shift() -> None:

@@ -97,6 +97,14 @@ def test_the_page_says_what_was_run() -> None:
         assert fact in texts, fact
 
 
+def test_the_first_front_is_that_of_the_distance_to_the_solution() -> None:
+    """A distance between small sets differs as much between seeds as between samplers."""
+    text = page(sample_results())
+    fronts = text[text.index('<section id="front">') :]
+    assert fronts.index("RMSE to the reference") < fronts.index("By the other metrics")
+    assert fronts.index("By the other metrics") < fronts.index("FD-fashion-24")
+
+
 def test_an_fid_of_fifty_thousand_has_no_note() -> None:
     results = sample_results(n=50_000)
     results.env["extractor"] = {"name": "inception:edm", "sha256": "e", "comparable": True}

@@ -11,7 +11,7 @@ from helpers import CONFIGS, drive, scheduler_classes
 
 from fewstep.samplers import schedulers
 from fewstep.samplers.foreign import origin_of
-from fewstep.schedules import make_grid
+from fewstep.schedules import Flow, make_grid
 from fewstep.schedules.config import FLOW_CLASSES, TABLE_CLASSES, VE_CLASSES
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
@@ -225,3 +225,17 @@ def test_a_function_in_a_config_is_left_behind(tmp_path) -> None:
         ours = schedulers.SASolver.from_config(peer.config)
     ours.save_pretrained(tmp_path)
     assert times_of(schedulers.SASolver.from_pretrained(tmp_path)) == times_of(ours)
+
+
+def test_a_dictionary_made_from_a_live_config_says_what_was_changed() -> None:
+    """``{**config, key: value}``: the list of defaults that it carries is older than the value."""
+    flow = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).config
+    ours = schedulers.UniPC.from_config({**flow, "shift": 6.0, "use_karras_sigmas": True})
+    assert isinstance(ours.process, Flow)
+    assert ours.shift == 6
+    assert ours.config.prediction_type == "flow_prediction"
+    ours.set_timesteps(5)
+    assert "karras" in ours.grid_reason
+    again = schedulers.UniPC.from_config({**schedulers.UniPC().config, "grid": "tan"})
+    again.set_timesteps(5)
+    assert again.grid.name == "tan"

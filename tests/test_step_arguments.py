@@ -42,6 +42,8 @@ def test_the_pair_is_read_in_every_way() -> None:
     for seen in (pair[1], pair[-1], pair[1:][0], tuple(pair)[1], [*pair][1]):
         assert torch.equal(seen, data)
     assert len(pair) == 2
+    assert torch.equal((pair + (1,))[1], data)  # noqa: RUF005
+    assert "None" not in repr(pair)
     with pytest.raises(IndexError):
         pair[2]
 
@@ -99,6 +101,11 @@ def test_eta_is_the_configs_or_refused() -> None:
     scheduler = ready()
     with pytest.raises(ValueError, match=r"UniPC has no eta, call DDIM\.from_config"):
         scheduler.step(X, scheduler.timesteps[0], X, eta=1.0)
+    # An eta that the config of another class has carried along is nothing that UniPC does.
+    carried = fewstep.UniPC.from_config(schedulers.DDIM(eta=1.0).config)
+    carried.set_timesteps(5)
+    with pytest.raises(ValueError, match="UniPC has no eta"):
+        carried.step(X, carried.timesteps[0], X, eta=1.0)
     assert scheduler.step_index is None
 
 
@@ -120,10 +127,23 @@ def test_what_a_plan_cannot_do_names_the_pipeline() -> None:
         scheduler.step(X, scheduler.timesteps[0], X, per_token_timesteps=torch.ones(3))
     with pytest.raises(ValueError, match="latent consistency models"):
         scheduler.set_timesteps(4, original_inference_steps=None)
+    with pytest.raises(ValueError, match="LatentUpscalePipeline passes"):
+        scheduler.scale_model_input(scheduler.sigmas[0], scheduler.timesteps[0])
     with pytest.raises(TypeError, match=r"must be a torch\.Generator .*RePaint"):
         scheduler.step(X, scheduler.timesteps[0], X, X)
     scheduler.step(X, scheduler.timesteps[0], X)  # the refusals moved nothing
     assert scheduler.step_index == 1
+
+
+def test_a_whole_step_compiles() -> None:
+    scheduler, plain = ready(n=2), ready(n=2)
+    scheduler.set_begin_index(0)
+    step = torch.compile(scheduler.step, fullgraph=True, backend="eager")
+    compiled = step(X, scheduler.timesteps[0], X, return_dict=False)
+    for one, other in zip(
+        compiled, plain.step(X, plain.timesteps[0], X, return_dict=False), strict=True
+    ):
+        assert torch.equal(one, other)
 
 
 def test_a_step_that_fails_can_be_made_again() -> None:

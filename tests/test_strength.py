@@ -156,13 +156,97 @@ def test_pipelines_that_do_not_call_set_begin_index() -> None:
     assert scheduler.step_index == 10
 
 
+@pytest.mark.parametrize("n", [10, 13])
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.filterwarnings("ignore:.*climbs back in noise", "ignore:.*second call of a step")
+def test_the_time_of_every_entry_names_it(cls, n: int) -> None:
+    """Where no begin index is said, also for solvers that call at a time twice."""
+    peer = PEERS["vp"]()
+    peer.set_timesteps(n)
+    for entry in range(1, n):
+        scheduler, x = cls.from_config(peer.config), torch.ones(1, 4)
+        scheduler.set_timesteps(n)
+        times = scheduler.timesteps[entry:]
+        scheduler.add_noise(x, x, times[:1].repeat(1))
+        assert float(times[0]) == pytest.approx(float(peer.timesteps[entry]), abs=1e-2)
+        for t in times:
+            x = scheduler.step(torch.tanh(x), t, x, return_dict=False)[0]
+        assert scheduler.step_index == n
+
+
+def test_the_modes_of_autograd_do_not_matter() -> None:
+    x = torch.ones(2, 4)
+    for first, second in ((True, False), (False, True), (True, True)):
+        scheduler = fewstep.UniPC.from_config(PEERS["vp"]().config)
+        with torch.inference_mode(first):
+            scheduler.set_timesteps(10)
+        with torch.inference_mode(second):
+            scheduler.set_begin_index(7)
+            scheduler.add_noise(x, x, scheduler.timesteps[7:8].repeat(2))
+        assert scheduler.timesteps[7] == 222
+
+
+@pytest.mark.parametrize("begin", [True, False])
+@pytest.mark.parametrize(
+    "read",
+    [
+        torch.Tensor.long,
+        torch.Tensor.half,
+        torch.Tensor.bfloat16,
+        torch.Tensor.clone,
+        torch.Tensor.double,
+        torch.Tensor.tolist,
+        lambda t: [int(v) for v in t],
+        lambda t: t.long().numpy(),
+    ],
+)
+def test_times_that_were_read_before_the_start_moved_are_refused(read, begin: bool) -> None:
+    scheduler, x = fewstep.UniPC.from_config(PEERS["vp"]().config), torch.ones(2, 4)
+    scheduler.set_timesteps(10)
+    before = read(scheduler.timesteps)
+    if begin:
+        scheduler.set_begin_index(4)
+    scheduler.add_noise(x, x, scheduler.timesteps[4:5].repeat(2))
+    with pytest.raises(ValueError, match="read timesteps after"):
+        scheduler.step(x, before[4], x)
+    for t in read(scheduler.timesteps)[4:]:
+        x = scheduler.step(x, t, x).prev_sample
+    assert scheduler.step_index == 10
+
+
+@pytest.mark.parametrize(
+    "cast",
+    [torch.Tensor.long, torch.Tensor.half, torch.Tensor.bfloat16, lambda t: t.round().long()],
+)
+def test_a_begin_index_counts_whatever_dtype_its_time_has(cast) -> None:
+    scheduler, x = fewstep.UniPC.from_config(PEERS["vp"]().config), torch.ones(2, 4)
+    scheduler.set_timesteps(10)
+    scheduler.set_begin_index(7)
+    scheduler.add_noise(x, x, cast(scheduler.timesteps[7:8].repeat(2)))
+    assert scheduler.timesteps[7] == 222
+
+
+def test_a_run_that_has_its_start_cannot_begin_elsewhere() -> None:
+    scheduler, x = fewstep.UniPC.from_config(PEERS["vp"]().config), torch.ones(2, 4)
+    scheduler.set_timesteps(10)
+    scheduler.set_begin_index(5)
+    scheduler.add_noise(x, x, scheduler.timesteps[5:6].repeat(2))
+    scheduler.set_begin_index(5)
+    for entry in (0, 4, 6):
+        with pytest.raises(ValueError, match="starts at entry 5: call set_timesteps"):
+            scheduler.set_begin_index(entry)
+    scheduler.set_timesteps(10)
+    scheduler.set_begin_index(0)
+
+
 def test_a_look_at_the_noise_moves_nothing() -> None:
     """Views of entries, first entries, other times, and times by sample are no start."""
     scheduler, x = fewstep.UniPC.from_config(PEERS["vp"]().config), torch.ones(2, 4)
     scheduler.set_timesteps(10)
     before = scheduler.timesteps.clone()
+    whole = scheduler.timesteps[4:5].long().repeat(2)  # of a training loop, by chance near an entry
     for times in (*scheduler.timesteps, torch.tensor([500, 500]), scheduler.timesteps[:1].repeat(2),
-                  scheduler.timesteps[3:5].clone()):  # fmt: skip
+                  scheduler.timesteps[3:5].clone(), whole):  # fmt: skip
         scheduler.add_noise(x, x, times)
     assert torch.equal(scheduler.timesteps, before)
     assert scheduler.begin_index is None

@@ -15,6 +15,9 @@ from fewstep.eval.bench.units import Case, Work, warm_up
 from fewstep.eval.clock import peak_memory
 from fewstep.eval.networks.features import features_of
 from fewstep.eval.processes import Processes
+from fewstep.models.ode import level_at
+from fewstep.schedules.breaks import within
+from fewstep.types import Level
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Estimate:
 
     Attributes:
         calls: of the network, those of the references included.
-        rows: of those calls.
+        rows: of those calls; at most so many where guidance is switched on and off.
         disk: bytes of the units, until the report is written.
         memory: bytes.
         seconds: if references are not cached, on one process.
@@ -42,15 +45,15 @@ def estimate(work: Work) -> Estimate:
     """Makes each kind of call once on the starts of the first unit, and counts the others."""
     warm_up(work, 0)
     whole = work.bench.n * work.bench.repeats / work.rows(0)  # units, the last of them in part
-    calls, rows, seconds = 0.0, 0.0, _feature_seconds(work) * whole * _sets(work)
+    calls, rows, seconds = 0, 0.0, _feature_seconds(work) * whole * _sets(work)
     for case in work.cases:
-        spent, call_rows = _timed_call(work, case)
+        spent, call_rows = _dearest_call(work, case)
         planned = work.calls_of(case)
-        calls += planned * math.ceil(whole)
+        calls += planned * work.units
         rows += planned * call_rows * whole
         seconds += planned * spent * whole
     return Estimate(
-        round(calls), round(rows), _disk(work), peak_memory(work.problem.device) + _sums(work),
+        calls, round(rows), _disk(work), peak_memory(work.problem.device) + _sums(work),
         seconds, work.units,
     )  # fmt: skip
 
@@ -78,13 +81,22 @@ def show_estimate(sweep: Sweep) -> None:
         Console().print(f"{name:>16}  {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _timed_call(work: Work, case: Case) -> tuple[float, float]:
+def _dearest_call(work: Work, case: Case) -> tuple[float, int]:
+    """Seconds and rows of the call with most rows, of one between any two breakpoints."""
+    process, guidance = work.problem.process, case.guidance.expression
+    breaks = () if guidance is None else guidance.breakpoints()
+    inside = within((process.rho_max, process.rho_min), breaks)
+    levels = [work.problem.start_level, *(level_at(process, rho) for rho in inside)]
+    return max((_timed_call(work, case, at) for at in levels), key=lambda call: call[1])
+
+
+def _timed_call(work: Work, case: Case, level: Level) -> tuple[float, int]:
     """Seconds and rows of one call under the guidance."""
     problem, batch, meter = work.sampled, work.batch(0), Meter(case.guidance.expression)
     guided = meter.wrap(problem.denoiser, batch.seeds)
     started = time.perf_counter()
     with torch.no_grad():
-        x = guided(batch.noise, problem.start_level, batch.labels)
+        x = guided(batch.noise, level, batch.labels)
     float(x.flatten()[0])  # the device has finished
     return time.perf_counter() - started, meter.counters.rows
 

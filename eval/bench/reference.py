@@ -20,6 +20,20 @@ NETWORK_SPEC, NETWORK_CALLS = "unipc:order=3,grid=logsnr", 60
 # The solver starts at first order behind each breakpoint. Under cfg:3|interval:0.2,2 the distance
 # to dopri5 at tolerance 3e-7 is 1.9e-3 with 60 calls, and 2.6e-4 with these.
 NETWORK_CALLS_WITH_BREAKPOINTS = 120
+EXACT_CALLS = 60  # about; an adaptive solver takes what it needs
+
+
+def reference_calls(problem: Problem, guidance: Expression | None) -> int:
+    """Calls of :func:`fine_reference` for each sample; of exact problems about so many.
+
+    Args:
+        problem: whose solution it is.
+        guidance: one that has a solution, or None.
+    """
+    if problem.exact:
+        return EXACT_CALLS
+    guided = guidance is not None and guidance.breakpoints()
+    return NETWORK_CALLS_WITH_BREAKPOINTS if guided else NETWORK_CALLS
 
 
 def fine_reference(
@@ -42,7 +56,7 @@ def fine_reference(
     if problem.exact:
         return problem.reference(noise, labels, guidance)
     breakpoints = checked_field(guidance)
-    calls = NETWORK_CALLS_WITH_BREAKPOINTS if breakpoints else NETWORK_CALLS
+    calls = reference_calls(problem, guidance)
     plan = build_plan(NETWORK_SPEC, problem.process, calls, breakpoints)
     # With the table the code that made it is in the key, so that of the executor is enough.
     key = reference_key(

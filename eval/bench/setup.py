@@ -52,7 +52,7 @@ class Bench:
     problem: str = "fashion"
     samplers: Sequence[str] = DEFAULT_SPECS
     nfe: Sequence[int] = (5, 8, 10, 20)
-    n: int = 512
+    n: int = 128
     seed: int = 0
     repeats: int = 1
     guidance: str | Sequence[str] = "none"

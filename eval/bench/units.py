@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewstep.eval.bench.guides import Meter, WrittenGuidance
 from fewstep.eval.bench.jobs import Batch, Job
-from fewstep.eval.bench.reference import fine_reference
+from fewstep.eval.bench.reference import fine_reference, reference_calls
 from fewstep.eval.bench.setup import EXACT, Bench
 from fewstep.eval.clock import PHASES, Clock, peak_memory
 from fewstep.eval.generate.units import quantised
@@ -26,7 +26,7 @@ from fewstep.eval.scores import SetScores
 BATCH_ELEMENTS = 128 * 784
 SHOWN = 12  # samples kept for the picture
 REFERENCE = "reference"
-REFERENCE_CALLS, ADAPTIVE_CALLS = 60, 50  # for the progress bar
+ADAPTIVE_CALLS = 50  # about, of a solver that chooses its own
 COSTS = ("calls", "rows", "backward_rows", "classifier_rows")
 Numbers = dict[str, Tensor]
 
@@ -81,7 +81,12 @@ class Work:
     def calls_of(self, case: Case) -> int:
         """The same of one case."""
         own = sum(job.nfe or ADAPTIVE_CALLS for job in case.jobs)
-        return own + REFERENCE_CALLS * case.guidance.has_reference
+        return own + self.reference_calls_of(case)
+
+    def reference_calls_of(self, case: Case) -> int:
+        """Those of its reference alone; 0 without one."""
+        guidance = case.guidance
+        return reference_calls(self.problem, guidance.expression) if guidance.has_reference else 0
 
     def rows(self, unit: int) -> int:
         """Samples of a unit."""
@@ -138,7 +143,8 @@ class UnitRun:
                 )
                 numbers, features = self._judged(reference, None, Clock())
                 told = f"reference, guidance {case.guidance.text}"
-                yield told, REFERENCE_CALLS, _prefixed(f"{c}/{REFERENCE}", numbers)
+                calls = self.work.reference_calls_of(case)
+                yield told, calls, _prefixed(f"{c}/{REFERENCE}", numbers)
             for j, job in enumerate(case.jobs):
                 numbers = self._run(case, job, reference, features)
                 told = f"{job.sampler}, {job.nfe or 'own'} calls"

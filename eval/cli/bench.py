@@ -27,7 +27,7 @@ def bench(
     samplers: Specs = None,
     nfe: Annotated[str, typer.Option(help="Network calls, a comma list.")] = "5,8,10,20",
     # torchrun takes --n for the beginning of an option of its own.
-    n: Annotated[int, typer.Option("--n", "--count", help="Samples, at least 2.")] = 512,
+    n: Annotated[int, typer.Option("--n", "--count", help="Samples, at least 2.")] = 128,
     seed: Seed = 0,
     repeats: Annotated[int, typer.Option(help="Runs, each with the next seed.")] = 1,
     guidance: Guidances = None,

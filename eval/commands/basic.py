@@ -22,7 +22,7 @@ from fewstep.eval.problems import load_problem
 from fewstep.eval.processes import launched, resolve_device
 from fewstep.eval.reports.results import PEER_PREFIX, Results, check_writable, metric_entry
 from fewstep.eval.reports.summary import without_reference
-from fewstep.eval.reports.tables import best_of_grids, costs, subject
+from fewstep.eval.reports.tables import best_of_grids, costs, seed_spread, subject
 from fewstep.eval.reports.titles import metric_title
 from fewstep.models import data
 from fewstep.samplers import sample as draw_samples
@@ -77,6 +77,8 @@ def score_table(results: Results, metric: str, guidance: str) -> Table:
     ):
         if metric in levels:
             rows[f"[dim]{label}[/dim]"] = dict.fromkeys(calls, levels[metric])
+    if deviations := seed_spread(results, metric, guidance):
+        rows["[dim]± from seed to seed[/dim]"] = deviations
     for name, found in rows.items():
         table.add_row(name, *(f"{found[n]:{form}}" if n in found else "" for n in calls))
     for label, cost in costs(results, guidance).items():

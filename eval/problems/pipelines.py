@@ -162,9 +162,15 @@ def _loaded(name: str, kind: Kind, dtype: torch.dtype) -> Any:
     dtypes = {"default": dtype, kind.decoder or "vae": torch.float32}
     try:
         with _bars_on_terminals(kind):
-            return DiffusionPipeline.from_pretrained(name, dtype=dtypes, **without)
+            loading: Any = DiffusionPipeline.from_pretrained
+            return loading(name, **{_dtype_keyword(loading): dtypes}, **without)
     except Exception as error:
         raise _unavailable(name, error) from error
+
+
+def _dtype_keyword(loading: Any) -> str:
+    """What this diffusers calls the dtype to load in: it ignores the other name, or warns of it."""
+    return "dtype" if " dtype (`" in (loading.__doc__ or " dtype (`") else "torch_dtype"
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """The tables of a report, as numbers and as Markdown."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from statistics import fmean
 from typing import NamedTuple
 
+from fewstep.eval.repeats import Summary
 from fewstep.eval.reports.points import points, spread
 from fewstep.eval.reports.results import EXTRA_COSTS, PEER_PREFIX, Results, Row, metric_entry
 
@@ -87,6 +90,19 @@ def metric_cells(results: Results, metric: str, guidance: str) -> dict[str, dict
     for name, best in best_of_grids(results, metric, guidance).items():
         cells[f"{name}, best grid"] = {n: Cell(*at) for n, at in best.items()}
     return cells
+
+
+def seed_spread(results: Results, metric: str, guidance: str) -> dict[int, float]:
+    """Standard deviation over repeats at each number of calls, all our samplers taken together.
+
+    The root mean square of theirs: of two repeats, one sampler's alone says little. Empty without
+    repeats.
+    """
+    squares: dict[int, list[float]] = {}
+    for point in points(results, guidance):
+        if len(values := point.values(metric)) > 1 and not point.is_peer:
+            squares.setdefault(point.nfe, []).append(Summary(values).sd ** 2)
+    return {n: math.sqrt(fmean(found)) for n, found in squares.items()}
 
 
 def table(results: Results, metric: str, guidance: str | None = None) -> list[str]:
