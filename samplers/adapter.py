@@ -14,7 +14,7 @@ from torch.compiler import is_compiling
 
 from fewstep.samplers import foreign, said, settings
 from fewstep.samplers.arguments import check_arguments
-from fewstep.samplers.assigned import FlowEnd, assignable, assigned_ends, refusal
+from fewstep.samplers.assigned import SLOTS, FlowEnd, assignable, assigned_ends, refusal
 from fewstep.samplers.choose import choose
 from fewstep.samplers.convert import Prediction
 from fewstep.samplers.execute import Executor
@@ -453,6 +453,5 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         """An independent scheduler of the same settings (one per thread or trajectory)."""
         other = cast(Self, type(self).from_config(self.config))
         other.breakpoints = self.breakpoints
-        ends = {key: vars(self)[key] for key in ("_sigma_max", "_sigma_min") if key in vars(self)}
-        vars(other).update(ends)
+        vars(other).update({key: end for key, end in vars(self).items() if key in SLOTS})
         return other

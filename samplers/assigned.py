@@ -13,6 +13,7 @@ from fewstep.samplers.training import training_levels
 from fewstep.schedules.config import FLOW_CLASSES, class_name
 from fewstep.schedules.process import Flow
 
+SLOTS = {"_sigma_max", "_sigma_min"}  # where a scheduler keeps them
 NO_EFFECT = (
     "scheduler.{}={:g} has no effect: it places the levels that a flow's class in diffusers "
     "counts, which grid='diffusers' walks; pass sigmas= to set_timesteps"
@@ -69,8 +70,10 @@ def assigned_ends(scheduler: Any) -> tuple[float, float] | None:
     Raises:
         ValueError: if the levels between them do not fall.
     """
-    slots = vars(scheduler).keys() & {"_sigma_max", "_sigma_min"}
-    if not slots or class_name(settings.view(settings.live(scheduler.config))) not in FLOW_CLASSES:
+    if (
+        not vars(scheduler).keys() & SLOTS
+        or class_name(settings.view(settings.live(scheduler.config))) not in FLOW_CLASSES
+    ):
         return None
     high, low = scheduler.sigma_max, scheduler.sigma_min
     if not low < high:
