@@ -2,13 +2,12 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
 
 .PHONY: bench test test-fast speed lint notebooks test-matrix train clean
 
 bench: $(READY)  ## samples the bundled model with one sampler per family, leaves runs/bench/report.html
 	$(BIN)/fewstep bench --n 64 --repeats 2
-
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
 
 test: $(READY)  ## the whole test suite, in two processes
 	$(PYTEST) --dist loadfile
