@@ -97,7 +97,8 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         """As in diffusers; the shift of a flow has two names and one value."""
         if "shift" in kwargs and "flow_shift" not in kwargs and "flow_shift" in self.config:
             kwargs["flow_shift"] = kwargs["shift"]
-        super().register_to_config(**kwargs)
+        register: Any = super().register_to_config
+        register(**kwargs)
 
     def to_json_string(self) -> str:
         """The config as it is saved."""
