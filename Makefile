@@ -2,18 +2,18 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
 
 .PHONY: bench test test-fast speed lint notebooks test-matrix train clean
 
 bench: $(READY)  ## samples the bundled model with one sampler per family, leaves runs/bench/report.html
 	$(BIN)/fewstep bench --n 64 --repeats 2
 
-test: $(READY)  ## the whole test suite; the slow tests start processes of their own, so they run alone
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
-	$(BIN)/pytest -q -m slow
+test: $(READY)  ## the whole test suite, in two processes
+	$(PYTEST) --dist loadfile
 
 test-fast: $(READY)  ## without the slow tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) --dist loadfile -m "not slow"
 
 speed: $(READY)  ## ratios of times, beside what was asked of them; wants an idle machine
 	OMP_NUM_THREADS=1 $(BIN)/python tests/speed.py
@@ -24,7 +24,7 @@ lint: $(READY)  ## style and types
 	$(BIN)/mypy
 
 notebooks: $(READY)  ## runs every notebook
-	$(BIN)/pytest -q --nbmake --nbmake-timeout=900 notebooks
+	$(PYTEST) --nbmake --nbmake-timeout=900 notebooks
 
 test-matrix: $(READY)  ## contract and pipeline tests on three versions of diffusers, a line for each
 	@$(MAKE) --no-print-directory --keep-going matrix-0.35 matrix-0.37 matrix-newest
