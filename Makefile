@@ -26,7 +26,8 @@ lint: $(READY)  ## style and types
 notebooks: $(READY)  ## runs every notebook
 	$(PYTEST) --nbmake --nbmake-timeout=900 notebooks
 
-test-matrix: matrix-0.35 matrix-0.37 matrix-newest  ## contract and pipeline tests on three versions of diffusers
+test-matrix: $(READY)  ## contract and pipeline tests on three versions of diffusers, a line for each
+	@$(MAKE) --no-print-directory --keep-going matrix-0.35 matrix-0.37 matrix-newest
 
 # A version and what it needs lie in a folder that comes before .venv, whose torch is used by all.
 # 0.35 imports a tokenizer that transformers 5 no longer has, and its Wan cannot do without ftfy.
