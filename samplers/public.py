@@ -8,6 +8,7 @@ assigned or written in place, is refused with the call that does what was meant.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,12 +80,16 @@ class PublicTensors:
             tensor = self._shown.get(name)
             if tensor is None:
                 continue
-            # On a device nothing is read unless torch has counted a write, or this is a copy.
-            if not tensor.is_cpu and _version(tensor) == self._versions[name]:
-                continue
-            if not self._holds(name, tensor):
+            if not self._intact(name, tensor):
                 raise ValueError(f"scheduler.{name} was written to: {REMEDIES[name]}")
             self._show(name, tensor)
+
+    def _intact(self, name: str, tensor: Tensor) -> bool:
+        own = self._values[name]
+        if tensor.is_cpu and tensor.dtype == own.dtype:
+            return bool(np.array_equal(own.numpy(), tensor.detach().numpy()))
+        # On a device nothing is read unless torch has counted a write, or this is a copy.
+        return _version(tensor) == self._versions[name] or self._holds(name, tensor)
 
     def _show(self, name: str, tensor: Tensor) -> None:
         self._shown[name] = tensor
