@@ -151,11 +151,9 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
     @property
     def grid_reason(self) -> str:
         """Which rule chose the grid."""
-        return (
-            "set_timesteps() has not been called"
-            if self._run is None
-            else (self._run.planned.reason)
-        )
+        if self._run is None:
+            return "set_timesteps() has not been called"
+        return self._run.planned.reason
 
     @property
     def num_inference_steps(self) -> int | None:
@@ -188,7 +186,7 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         if not shift > 0:
             raise ValueError(f"the shift of a flow must be > 0, got {shift}")
         register: Any = self.register_to_config
-        register(flow_shift=float(shift), shift=float(shift))
+        register(shift=float(shift))
 
     @property
     def init_noise_sigma(self) -> float:
@@ -326,8 +324,8 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         """The solver on a part of its grid, for a late start."""
         return self._build(grid, nfe)
 
-    def _late_options(self, rho: float) -> dict[str, Any]:
-        """The solver's options for a run that starts at a ratio."""
+    def _late_options(self) -> dict[str, Any]:
+        """The solver's options for a run that starts from an image."""
         return SAMPLERS[self.sampler].taken(settings.live(self.config))
 
     def _check_tables(self) -> None:
@@ -354,7 +352,7 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
         """Starts at the noise level that the config's own grid has at an entry."""
         process, config = self.process, settings.live(self.config)
         rho = own_ratio(process, config, asked, entry)
-        options, calls = self._late_options(rho), len(self.timesteps) - entry
+        options, calls = self._late_options(), len(self.timesteps) - entry
         grid = grid_below(rho, calls, self.sampler, process, config, options, asked.mu)
         grid = snap_or_mark(grid, self.breakpoints)
         plan = SAMPLERS[self.sampler].plan(grid, calls, options)

@@ -49,10 +49,10 @@ class ClimbingMixin(PlanSchedulerMixin):
         """The solver's options without climbs."""
         raise NotImplementedError
 
-    def _late_options(self, rho: float) -> dict[str, Any]:
+    def _late_options(self) -> dict[str, Any]:
         if self.plan is not None and self.plan.draws:
             warnings.warn(CLIMBS.format(self.sampler, "it does not here"), stacklevel=5)
-        return self._calm(super()._late_options(rho))
+        return self._calm(super()._late_options())
 
     def _begin(self, run: Trajectory, entry: int, sample: Tensor) -> None:
         super()._begin(run, entry, sample)
@@ -175,8 +175,8 @@ class DCSolver(PlanSchedulerMixin):
 
     sampler = "dc"
 
-    def _late_options(self, rho: float) -> dict[str, Any]:
-        return {**super()._late_options(rho), "compensation": "none"}
+    def _late_options(self) -> dict[str, Any]:
+        return {**super()._late_options(), "compensation": "none"}
 
     def _rebuild(self, grid: Grid, nfe: int) -> Plan:
         return multistep_plan(grid, settings.live(self.config)["multistep"])
