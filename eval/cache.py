@@ -1,7 +1,6 @@
 """Reference solutions on disk: slow to compute, never changing for the same inputs and code."""
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,10 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-
-def cache_folder() -> Path:
-    """``FEWSTEP_CACHE`` if set, else ``~/.cache/fewstep``."""
-    return Path(os.environ.get("FEWSTEP_CACHE") or Path.home() / ".cache" / "fewstep")
+from fewstep.eval.folders import cache_folder as cache_folder
 
 
 def digest(parts: Iterable[str | bytes | Tensor]) -> str:

@@ -10,25 +10,25 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fewstep.guidance.contrast import CFG, Autoguidance
-from fewstep.guidance.expression import Expression, Modifier
-from fewstep.guidance.gfcg import GFCG
-from fewstep.guidance.gradients import ClassifierGuidance
-from fewstep.guidance.independent import ICG, TSG
-from fewstep.guidance.minority import Minority, SelfMinority
-from fewstep.guidance.modifiers import CFGpp, Every, Interval, ScaleSchedule
-from fewstep.guidance.shaping import DynamicThreshold, Project, Rescale, ZeroStar
+from fewstep.guidance.kinds import Kinds
 
-SOURCES: dict[str, type[Expression]] = {
-    "cfg": CFG, "icg": ICG, "tsg": TSG, "autoguidance": Autoguidance, "gfcg": GFCG,
-    "classifier": ClassifierGuidance, "minority": Minority, "selfminority": SelfMinority,
-}  # fmt: skip
-MODIFIERS: dict[str, type[Modifier]] = {
-    "interval": Interval, "every": Every, "schedule": ScaleSchedule, "cfgpp": CFGpp,
-    "project": Project, "rescale": Rescale, "zerostar": ZeroStar, "threshold": DynamicThreshold,
-}  # fmt: skip
+if TYPE_CHECKING:
+    from fewstep.guidance.expression import Expression, Modifier
+
+SOURCES: "Kinds[Expression]" = Kinds({
+    "cfg": "contrast.CFG", "icg": "independent.ICG", "tsg": "independent.TSG",
+    "autoguidance": "contrast.Autoguidance", "gfcg": "gfcg.GFCG",
+    "classifier": "gradients.ClassifierGuidance", "minority": "minority.Minority",
+    "selfminority": "minority.SelfMinority",
+})  # fmt: skip
+MODIFIERS: "Kinds[Modifier]" = Kinds({
+    "interval": "modifiers.Interval", "every": "modifiers.Every",
+    "schedule": "modifiers.ScaleSchedule", "cfgpp": "modifiers.CFGpp",
+    "project": "shaping.Project", "rescale": "shaping.Rescale", "zerostar": "shaping.ZeroStar",
+    "threshold": "shaping.DynamicThreshold",
+})  # fmt: skip
 # The argument of a source that is a model, and the name under which it is looked for.
 MODELS: dict[str, tuple[str, str]] = {
     "autoguidance": ("weak", "weak model"),
@@ -41,7 +41,7 @@ _TOKENS = re.compile(r"\s*([()|+]|[^()|+]+)")
 Models = Mapping[str, Callable[[], Any]]
 
 
-def parse_guidance(text: str | None, models: Models | None = None) -> Expression | None:
+def parse_guidance(text: str | None, models: Models | None = None) -> "Expression | None":
     """Guidance from its written form; None for ``"none"``.
 
     Args:
@@ -54,6 +54,8 @@ def parse_guidance(text: str | None, models: Models | None = None) -> Expression
     """
     if text is None or text.strip() == "none":
         return None
+    from fewstep.guidance.expression import Expression
+
     tokens = [token.strip() for token in _TOKENS.findall(text) if token.strip()]
     try:
         found, rest = _piped(tokens, models or {})

@@ -3,11 +3,12 @@
 import gzip
 import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CLASS_NAMES = (
     "T-shirt/top", "trouser", "pullover", "dress", "coat",
@@ -53,8 +54,10 @@ def fashion_folder(*, download: bool = True) -> Path:
     return raw
 
 
-def load_fashion(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+def load_fashion(split: Literal["train", "test"]) -> "tuple[Tensor, Tensor]":
     """Images (n, 1, 28, 28) uint8 and labels (n,) int64; n is 60,000 or 10,000."""
+    import torch
+
     stem = {"train": "train", "test": "t10k"}[split]
     folder = fashion_folder()
     with gzip.open(folder / f"{stem}-images-idx3-ubyte.gz") as file:
@@ -64,6 +67,6 @@ def load_fashion(split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64))
 
 
-def to_signed(images: Tensor) -> Tensor:
+def to_signed(images: "Tensor") -> "Tensor":
     """uint8 pixels as float32 in [-1, 1]."""
     return images.float() / 127.5 - 1

@@ -1,12 +1,20 @@
-"""Samplers as tables: plans, the executor, the solvers, and their diffusers schedulers."""
+"""Samplers as tables: plans, the executor, the solvers, and their diffusers schedulers.
+
+The tables are made with numpy alone; torch is imported when ``sample`` is asked for.
+"""
+
+from typing import TYPE_CHECKING
 
 if __name__ != "fewstep.samplers":
     raise ImportError(f"import fewstep.samplers, not {__name__}")
 
-from fewstep.samplers.loop import sample
+from fewstep.late import late
 from fewstep.samplers.plan import Evaluation, Op, Plan
 from fewstep.samplers.registry import DEFAULT_SPECS, build_plan
 from fewstep.samplers.spec import SAMPLERS, parse_spec
+
+if TYPE_CHECKING:
+    from fewstep.samplers.loop import sample
 
 __all__ = [
     "DEFAULT_SPECS",
@@ -18,3 +26,5 @@ __all__ = [
     "parse_spec",
     "sample",
 ]
+
+__getattr__, __dir__ = late(__name__, {"sample": "fewstep.samplers.loop"})

@@ -12,12 +12,14 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fewstep.samplers.class_gaussians import ClassGaussians, load_gaussian, save_gaussian
-from fewstep.samplers.gaussian import GaussianFit
 from fewstep.samplers.plan import NO_PLAN, Plan
 from fewstep.samplers.spec import SAMPLERS
+
+if TYPE_CHECKING:  # a start is tensors, and takes torch; plans do not
+    from fewstep.samplers.class_gaussians import ClassGaussians
+    from fewstep.samplers.gaussian import GaussianFit
 
 CONFIG, START = "scheduler_config.json", "start.safetensors"
 
@@ -89,17 +91,21 @@ def read_table(path: str | Path) -> dict[str, Any]:
     return table
 
 
-def load_start(path: str | Path) -> GaussianFit | ClassGaussians | None:
+def load_start(path: str | Path) -> "GaussianFit | ClassGaussians | None":
     """The Gaussian of a folder; None if it has none, and for a file."""
     file = Path(path) / START
-    return load_gaussian(file) if file.is_file() else None
+    if not file.is_file():
+        return None
+    from fewstep.samplers.class_gaussians import load_gaussian
+
+    return load_gaussian(file)
 
 
 def save_tuned(
     path: str | Path,
     plans: Sequence[Plan],
     config: Mapping[str, Any],
-    gaussian: GaussianFit | ClassGaussians | None = None,
+    gaussian: "GaussianFit | ClassGaussians | None" = None,
 ) -> None:
     """Writes plans as the config of a ``PlanScheduler``, whole or not at all.
 
@@ -163,7 +169,9 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"JSON has no {constant}: leave it out of the plan's provenance")
 
 
-def _gaussian_bytes(gaussian: GaussianFit | ClassGaussians) -> bytes:
+def _gaussian_bytes(gaussian: "GaussianFit | ClassGaussians") -> bytes:
+    from fewstep.samplers.class_gaussians import save_gaussian
+
     with tempfile.TemporaryDirectory() as folder:
         save_gaussian(gaussian, Path(folder) / START)
         return (Path(folder) / START).read_bytes()

@@ -12,11 +12,9 @@ import torch
 from fewstep import __version__
 from fewstep.eval import cli
 from fewstep.eval.networks.inception_weights import ExtractorUnavailableError
-from fewstep.eval.problems import PROBLEMS
 from fewstep.eval.studies.guided_overhead import GUIDANCE
 from fewstep.eval.studies.overhead import SHAPES, by_hand, measure_all
-from fewstep.guidance.parse import MODIFIERS, SOURCES
-from fewstep.samplers import SAMPLERS, Plan, build_plan
+from fewstep.samplers import Plan, build_plan
 from fewstep.schedules import Flow
 
 HAVE_WEIGHTS = (Path(__file__).parents[1] / "models/weights/fashion.safetensors").exists()
@@ -59,23 +57,6 @@ def test_module_and_version() -> None:
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*command, "--help") == 0
     assert "Usage: fewstep" in capsys.readouterr().out
-
-
-def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("list") == 0
-    out = capsys.readouterr().out
-    for name, entry in SAMPLERS.items():
-        assert name in out
-        assert entry.scheduler in out
-        assert entry.paper in out
-        assert all(option in out for option in entry.options())
-    assert all(name in out for name in [*PROBLEMS, "karras", "logsnr", "vp-cosine"])
-    guidance = out[out.index("Guidance") :].splitlines()
-    for name in (*SOURCES, *MODIFIERS):
-        (line,) = [line for line in guidance if line.split()[:1] == [name]]
-        assert "arXiv:" in line or name == "every"
-    assert "w_max=2.0" in out
-    assert "minority classifier" in out
 
 
 def test_plan_prints_and_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

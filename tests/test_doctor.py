@@ -6,7 +6,7 @@ import pytest
 import torch
 from command_line import call
 
-from fewstep.eval.networks.extractors import EXTRACTORS
+from fewstep.eval.networks.families import EXTRACTORS
 from fewstep.eval.networks.inception_weights import INCEPTION_SHA256, URL
 
 

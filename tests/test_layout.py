@@ -229,7 +229,8 @@ def test_wheel_holds_the_package_once(wheel: Path) -> None:
         entries = {entry.filename: entry.file_size for entry in archive.infolist()}
     expected = {f"fewstep/{path.relative_to(ROOT).as_posix()}" for path in MODULES}
     expected |= {
-        f"fewstep/{name}" for name in ("__init__.py", "__main__.py", "types.py", "py.typed")
+        f"fewstep/{name}"
+        for name in ("__init__.py", "__main__.py", "late.py", "progress.py", "types.py", "py.typed")
     }
     assert expected <= entries.keys()
     assert {f"fewstep/{name}" for name in DATA} <= entries.keys()

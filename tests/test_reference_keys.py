@@ -190,7 +190,7 @@ def test_every_registered_part_stands_for_its_module_and_for_what_that_imports()
         code.add(kind)
         files = source_files(code.modules)
         assert {kind.__module__, "fewstep.guidance.driver", "fewstep.guidance.rows"} <= set(files)
-        assert "fewstep.guidance.attach" not in files
+        assert "fewstep.guidance.attachment" not in files
 
 
 def test_the_model_the_process_and_the_solver_count(problem: Problem) -> None:
@@ -220,7 +220,11 @@ def test_late_imports_of_ours_load_files_only() -> None:
                 for node in ast.walk(function):
                     if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fewstep"):
                         late.add(f"{path.parent.name}/{path.name}")
-    assert late == {"samplers/plan.py", "samplers/process_config.py", "samplers/tuned_files.py"}
+    # The last two name what they import for type checkers too, where the walk sees it.
+    assert late == {
+        "samplers/plan.py", "samplers/process_config.py", "samplers/tuned_files.py",
+        "models/bundled.py", "guidance/parse.py",
+    }  # fmt: skip
 
 
 def test_front_doors_of_ours_define_nothing() -> None:

@@ -12,12 +12,11 @@ import torch
 
 import fewstep
 from fewstep.eval.bench.guides import split_guidance
+from fewstep.eval.metric_choices import EXACT as EXACT
+from fewstep.eval.metric_choices import METRIC_CHOICES
 from fewstep.eval.problems import Problem
-from fewstep.eval.scores import METRIC_CHOICES
 from fewstep.models.adapters import EDMDenoiser
 from fewstep.samplers import DEFAULT_SPECS
-
-EXACT = "exact"  # scores that only samples of an exact model have
 
 
 @dataclass(frozen=True)

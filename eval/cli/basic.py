@@ -28,11 +28,23 @@ def sample(
     draw(Drawing(picked, n, seed, sampler, nfe, guidance, device), out)
 
 
-def list_() -> None:
-    """Lists samplers and guidance with their options and papers; grids; problems."""
+def list_(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="One entry, shown whole; or a kind: `sampler`, `grid`, `guidance`, `problem`, "
+            "`process`, `extractor`, `metric`.",
+        ),
+    ] = None,
+) -> None:
+    """Lists samplers, grids, guidance, problems, extractors and metrics with their options.
+
+    Example: `fewstep list dpmpp`
+    """
     from fewstep.eval.commands.lists import show_lists
 
-    show_lists()
+    show_lists(name)
 
 
 def plan(

@@ -1,55 +1,58 @@
-"""What ``fewstep doctor`` looks at: whether all is there before hours of sampling begin."""
+"""What ``fewstep doctor`` looks at: whether all is there before hours of sampling begin.
+
+Nothing that takes seconds is imported: versions are those of the installed packages' metadata.
+"""
 
 import hashlib
+import importlib.util
 import platform
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-import torch
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from fewstep.eval.cache import cache_folder
-from fewstep.eval.networks.extractors import EXTRACTORS
-from fewstep.eval.networks.inception import build_network
+from fewstep.eval.commands.device import device_text
+from fewstep.eval.commands.text import print_line, terminal_width, wrapped
+from fewstep.eval.folders import cache_folder, check_writable
+from fewstep.eval.networks.families import EXTRACTORS
 from fewstep.eval.networks.inception_weights import (
     INCEPTION_SHA256,
     URL,
     ExtractorUnavailableError,
     find_weights,
 )
-from fewstep.eval.processes import resolve_device
-from fewstep.eval.reports.results import check_writable
 from fewstep.models import bundled, data
 
 PACKAGES = (
     "torch", "diffusers", "numpy", "torchdiffeq", "safetensors", "matplotlib", "accelerate",
     "pydantic", "PyYAML", "jinja2",
 )  # fmt: skip
+NEEDED_BY_INCEPTION = ("pytorch_fid", "torchvision")
 OPTIONAL = ("torchvision", "pytorch-fid", "transformers", "scipy")
 
 
+INDENT = 39  # columns of names and states
+COLOURS = {"ok": "32", "missing": "31", "-": "2"}  # of terminals
+
+
 def show_health() -> bool:
-    """Prints the state of the installation; False if something needed is missing."""
-    table = Table("what", "state", "", box=SIMPLE_HEAD)
-    healthy = True
+    """Prints the state of the installation, whole; False if something needed is missing."""
+    healthy, width = True, terminal_width()
     for what, (fine, text) in _checks().items():
         needed = not what.startswith("optional")
         healthy = healthy and (fine or not needed)
-        mark = "[green]ok[/green]" if fine else "[red]missing[/red]" if needed else "[dim]-[/dim]"
-        table.add_row(what, mark, escape(text))
-    Console().print(table)
+        mark = "ok" if fine else "missing" if needed else "-"
+        line = wrapped(text, width, f"{what:<29} {mark:<8} ", " " * INDENT)
+        if sys.stdout.isatty():
+            state = f" {mark:<8} "
+            line = line.replace(state, f" \033[{COLOURS[mark]}m{mark:<8}\033[0m ", 1)
+        print_line(line)
     return healthy
 
 
 def _checks() -> dict[str, tuple[bool, str]]:
     checks = {"python": (True, f"{platform.python_version()}, {platform.platform(terse=True)}")}
     checks |= {name: _installed(name) for name in PACKAGES}
-    device = resolve_device("auto")
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
-    checks["device"] = (True, f"{device} ({name}), {torch.get_num_threads()} threads")
+    checks["device"] = (True, device_text())
     for weights in bundled.COMMANDS:
         checks[f"weights: {weights}"] = _weights(weights)
     checks["cache folder"] = _cache()
@@ -76,8 +79,10 @@ def _extractors() -> dict[str, tuple[bool, str]]:
 
 def _inception() -> tuple[bool, str]:
     """The FID network's packages and weights, and whether these are the published ones."""
+    lacking = [name for name in NEEDED_BY_INCEPTION if importlib.util.find_spec(name) is None]
+    if lacking:
+        return False, f"needs {' and '.join(lacking)}; run pip install fewstep[fid]"
     try:
-        build_network()
         path = find_weights(download=False)
     except ExtractorUnavailableError as error:
         return False, str(error)

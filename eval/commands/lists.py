@@ -1,87 +1,76 @@
-"""What ``fewstep list`` shows."""
+"""What ``fewstep list`` shows: every name with its options, or one entry whole."""
 
-import inspect
-import re
-from collections.abc import Callable
-from typing import Any
+import difflib
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from fewstep.eval.commands.entries import KINDS, REQUIRED, Entry, entries
+from fewstep.eval.commands.text import entry, print_line, terminal_width, wrapped
 
-from fewstep.eval.problems import PROBLEMS
-from fewstep.eval.problems.loading import FORMS
-from fewstep.guidance.parse import MODELS, MODIFIERS, SOURCES
-from fewstep.samplers import DEFAULT_SPECS, SAMPLERS
-from fewstep.schedules import NAMED_GRIDS, VE, Flow, NoiseProcess, discrete_vp
-
-PROCESSES: dict[str, Callable[[], NoiseProcess]] = {
-    "vp-linear": lambda: discrete_vp("linear"),
-    "vp-scaled": lambda: discrete_vp("scaled_linear", beta_start=0.00085, beta_end=0.012),
-    "vp-cosine": lambda: discrete_vp("squaredcos_cap_v2"),
-    "edm": lambda: VE(0.002, 80.0),
-    "flow": lambda: Flow(),
-}
+INDENT = 16  # columns in front of what is said of a name
 
 
-def show_lists() -> None:
-    """Tables of samplers and of guidance, and the names of grids and problems."""
-    console = Console()
-    console.print(_samplers())
-    for line in (
-        "* run by default; a spec is NAME or NAME:OPTION=VALUE,...",
-        f"grids (grid=): auto, {', '.join(NAMED_GRIDS)}",
-        "options of grids: final=zero|sigma_min, power= (karras), shift= (flow)\n",
-    ):
-        console.print(line, markup=False, highlight=False)
-    console.print(_guidance())
-    for line in (
-        "NAME:VALUE,... or NAME:KEY=VALUE; + adds sources, | applies a modifier to its left:",
-        "(icg:1.4|interval:0.28,2.9)+tsg\n",
-        f"problems: {', '.join(PROBLEMS)},",
-        f"or {FORMS}",
-        f"processes: {', '.join(PROCESSES)}",
-    ):
-        console.print(line, markup=False, highlight=False)
+def show_lists(name: str | None = None) -> None:
+    """Prints all names, those of one kind, or all that is known of one name.
+
+    Args:
+        name: an entry, or a kind of ``KINDS`` (or its plural); None for everything.
+
+    Raises:
+        ValueError: for another name.
+    """
+    everything, width = list(entries()), terminal_width()
+    kind = None if name is None else name.removesuffix("es" if name == "processes" else "s")
+    if name is None or kind in KINDS or name == "guidance":
+        asked = ("source", "modifier") if name == "guidance" else (kind,) if name else tuple(KINDS)
+        for one in asked:
+            print_line(_overview(one or "", everything, width))
+        if name is None:
+            last = "fewstep list NAME shows one of them whole, with the meaning of each option"
+            print_line(wrapped(last, width))
+        return
+    found = [one for one in everything if one.name == name]
+    if not found:
+        raise ValueError(_unknown(name, everything))
+    for one in found:
+        print_line(_whole(one, width))
 
 
-def _samplers() -> Table:
-    table = Table(title="Samplers", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("name", "what it is", "options and defaults", "class", "paper"):
-        table.add_column(column, no_wrap=column in ("name", "class", "paper"))
-    for name, entry in SAMPLERS.items():
-        options = "\n".join(f"{key}={value}" for key, value in entry.options().items())
-        star = "*" if name in DEFAULT_SPECS else ""
-        table.add_row(name + star, entry.summary, escape(options), entry.scheduler, entry.paper)
-    return table
+def _overview(kind: str, everything: list[Entry], width: int | None) -> str:
+    """A heading and a block for each entry of a kind; in a pipe, lines that begin with the kind."""
+    lines = [] if width is None else [wrapped(KINDS[kind], width)]
+    for one in everything:
+        if one.kind == kind:
+            options = ", ".join(option.short for option in one.options)
+            parts = (
+                one.summary, one.home and f"class {one.home}", one.paper,
+                one.needs and f"needs a {one.needs}", options and f"options: {options}",
+            )  # fmt: skip
+            head = f"  {one.starred}" if width is not None else f"{kind} {one.starred}"
+            lines.append(entry(head, parts, width, INDENT))
+    return "\n".join([*lines, ""] if width is not None else lines)
 
 
-def _guidance() -> Table:
-    table = Table(title="Guidance", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("name", "kind", "what it is", "arguments in order", "needs", "paper"):
-        table.add_column(column, no_wrap=column in ("name", "kind", "paper"))
-    kinds: dict[str, Any] = {**SOURCES, **MODIFIERS}
-    for name, kind in kinds.items():
-        model, needed = MODELS.get(name, ("", ""))
-        summary = inspect.getdoc(kind) or ""
-        arguments = [
-            key if p.default is p.empty else f"{key}={p.default}"
-            for key, p in inspect.signature(kind).parameters.items()
-            if key not in (model, "distance", "site", "weak")
-        ]
-        table.add_row(
-            name, "source" if name in SOURCES else "modifier",
-            escape(summary.split("\n\n")[0].replace("\n", " ")), escape("\n".join(arguments)),
-            needed, _paper(kind),
-        )  # fmt: skip
-    return table
+def _whole(one: Entry, width: int | None) -> str:
+    """All of an entry, an aspect a line."""
+    aspects = {
+        one.kind: f"{one.name}: {one.summary}", "class": one.home, "paper": one.paper,
+        "needs": one.needs and f"a {one.needs} of the problem", "about": one.text,
+        **{f"  {o.name}": _said(o.default, o.meaning) for o in one.options},
+        "example": one.example,
+    }  # fmt: skip
+    lines = []
+    for name, text in aspects.items():
+        if text:
+            lines.append(wrapped(text, width, name.ljust(INDENT - 1) + " ", " " * INDENT))
+    return "\n".join([*lines, ""])
 
 
-def _paper(kind: type) -> str:
-    """The first arXiv number of a class's docstring, or of its module's."""
-    texts = (inspect.getdoc(kind), inspect.getdoc(inspect.getmodule(kind)))
-    for text in texts:
-        if found := re.search(r"arXiv:\d{4}\.\d{5}", text or ""):
-            return found.group()
-    return ""
+def _said(default: object, meaning: str) -> str:
+    given = "must be given" if default is REQUIRED else f"default {default!r}"
+    return f"{given}; {meaning}" if meaning else given
+
+
+def _unknown(name: str, everything: list[Entry]) -> str:
+    names = list(dict.fromkeys([one.name for one in everything]))
+    near = difflib.get_close_matches(name, [*names, *KINDS])
+    meant = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"nothing is called {name!r}{meant} Kinds: {', '.join(KINDS)}; `fewstep list` has all"

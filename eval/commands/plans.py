@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fewstep.eval.commands.lists import PROCESSES
-from fewstep.eval.problems import load_problem
-from fewstep.eval.reports.plan_plots import draw_plans, nodes, step_weights
-from fewstep.eval.reports.results import all_or_nothing, check_writable
+from fewstep.eval.commands.entries import PROCESSES
+from fewstep.eval.commands.text import print_table
+from fewstep.eval.folders import all_or_nothing, check_writable
+from fewstep.eval.problems import PROBLEMS, load_problem
+from fewstep.eval.reports.plan_numbers import nodes, step_weights
 from fewstep.samplers import Plan, build_plan
 from fewstep.samplers.registry import check_process
 from fewstep.samplers.tuned_files import load_plan, names_file, warn_other_model
@@ -54,6 +54,8 @@ def show_plan(
         with all_or_nothing(save.parent) as folder:
             plan.save(folder / save.name)
     if plot is not None:
+        from fewstep.eval.reports.plan_plots import draw_plans
+
         check_writable(plot.parent)
         with all_or_nothing(plot.parent) as folder:
             draw_plans(folder / plot.name, shown, f"{plan.name}, {plan.calls} calls")
@@ -66,6 +68,8 @@ def show_plan(
 
 
 def _plan(spec: str, nfe: int | None, process: str | None, problem: str | None) -> Plan:
+    if problem in PROBLEMS and not names_file(spec):  # whose process needs no network
+        return build_plan(spec, PROBLEMS[problem].process(), DEFAULT_CALLS if nfe is None else nfe)
     known = None if problem is None else load_problem(problem)
     told = known.process if known is not None else _process(process or DEFAULT_PROCESS)
     if not names_file(spec):
@@ -148,9 +152,7 @@ def _show_tables(plans: Mapping[str, Plan]) -> None:
         except ValueError as error:
             print(error)
     for table in tables:
-        # As wide as it is: numbers that are cut are of no use.
-        width = Console(width=10_000).measure(table).maximum
-        Console(width=max(80, width)).print(table)
+        print_table(table)
 
 
 def _node_table(plans: Mapping[str, Plan]) -> Table:
@@ -174,7 +176,7 @@ def _node_table(plans: Mapping[str, Plan]) -> Table:
 
 def _weight_table(name: str, plan: Plan) -> Table:
     """The weights of the data predictions in each step."""
-    title = f"weights of the data predictions, {escape(name)}"
+    title = f"weights of the data predictions, {name}"
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
     table.add_column("step", justify="right")
     for node in nodes(plan):

@@ -1,12 +1,10 @@
 """Feature extractors by name: what a Frechet distance between sets of images is measured in.
 
 A name is a family and a variant: ``inception:edm``, ``fd-cnn:fashion``, ``pixels:3x32x32``. Only
-the published Inception network with 50,000 samples gives an FID; :func:`metric_name` says so. To
-add a family, put a function into :data:`EXTRACTORS` that makes an :class:`Extractor`.
+the published Inception network with 50,000 samples gives an FID; :func:`metric_name` says so. The
+families are in :mod:`fewstep.eval.networks.families`.
 """
 
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +13,7 @@ from torch import Tensor
 
 from fewstep.eval.cache import digest
 from fewstep.eval.moments import LARGEST
-from fewstep.eval.networks.inception import InceptionExtractor
+from fewstep.eval.networks.families import EXTRACTORS as EXTRACTORS
 from fewstep.eval.networks.micro_batches import (
     check_images,
     in_micro_batches,
@@ -131,41 +129,6 @@ class PixelExtractor:
         if images.shape[1:] != self._shape:
             raise ValueError(f"{self.name} cannot take images of shape {tuple(images.shape)}")
         return to_signed(images.to(self._device)).flatten(1)
-
-
-def _inception(variant: str, device: str, weights: Path | None) -> Extractor:
-    return InceptionExtractor(variant or "edm", device, weights)
-
-
-def _fd_cnn(variant: str, device: str, weights: Path | None) -> Extractor:
-    _refuse_weights("fd-cnn", weights)
-    if variant != "fashion":
-        raise ValueError(f"fd-cnn has a classifier of fashion only, got {variant!r}")
-    return FashionExtractor(device)
-
-
-def _pixels(variant: str, device: str, weights: Path | None) -> Extractor:
-    _refuse_weights("pixels", weights)
-    sizes = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", variant)
-    if sizes is None:
-        raise ValueError(
-            f"pixels needs the shape of the images, as in pixels:3x32x32; got {variant!r}"
-        )
-    c, h, w = map(int, sizes.groups())
-    return PixelExtractor((c, h, w), device)
-
-
-def _refuse_weights(family: str, weights: Path | None) -> None:
-    if weights is not None:
-        raise ValueError(f"{family} has no weights of its own to choose, got {weights}")
-
-
-# By family; called with the variant (maybe empty), the device, and the weights that the user named.
-EXTRACTORS: dict[str, Callable[[str, str, Path | None], Extractor]] = {
-    "inception": _inception,
-    "fd-cnn": _fd_cnn,
-    "pixels": _pixels,
-}
 
 
 def load_extractor(name: str, device: str = "cpu", weights: Path | None = None) -> Extractor:

@@ -9,14 +9,17 @@ import io
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
@@ -77,7 +80,12 @@ def find_weights(given: Path | None = None, *, download: bool = True) -> Path:
 
 
 def _checkpoints() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints"
+    """Torch hub's folder; where torch is not imported yet, by the variables that it goes by."""
+    if hub := sys.modules.get("torch.hub"):
+        return Path(hub.get_dir()) / "checkpoints"
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
+    return Path(home).expanduser() / "hub" / "checkpoints"
 
 
 def _absent(reason: str) -> str:
@@ -102,8 +110,8 @@ def _download(target: Path) -> None:
 
 
 def read_weights(
-    path: Path, shapes: Mapping[str, torch.Size], expected_sha256: str = INCEPTION_SHA256
-) -> dict[str, Tensor]:
+    path: Path, shapes: "Mapping[str, torch.Size]", expected_sha256: str = INCEPTION_SHA256
+) -> "dict[str, Tensor]":
     """The tensors of the file, after checks of its SHA-256, its names, shapes and dtypes.
 
     Args:
@@ -115,6 +123,8 @@ def read_weights(
     Raises:
         ExtractorUnavailableError: if any check fails.
     """
+    import torch
+
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     logger.info("FID Inception weights: %s, SHA-256 %s", path, found)
@@ -131,8 +141,10 @@ def read_weights(
     return tensors
 
 
-def _mismatch(tensors: Mapping[str, object], shapes: Mapping[str, torch.Size]) -> str:
+def _mismatch(tensors: Mapping[str, object], shapes: "Mapping[str, torch.Size]") -> str:
     """What the tensors lack, in words; nothing if they fit."""
+    import torch
+
     needed = {name for name in shapes if not name.endswith("num_batches_tracked")}
     missing, unknown = needed - tensors.keys(), tensors.keys() - shapes.keys()
     if missing or unknown:
@@ -141,7 +153,7 @@ def _mismatch(tensors: Mapping[str, object], shapes: Mapping[str, torch.Size]) -
     for name in sorted(needed):
         tensor, wanted = tensors[name], f"{tuple(shapes[name])} {torch.float32}"
         got = type(tensor).__name__
-        if isinstance(tensor, Tensor):
+        if isinstance(tensor, torch.Tensor):
             got = f"{tuple(tensor.shape)} {tensor.dtype}"
         if got != wanted:
             return f"{name} is {got}, not {wanted}"

@@ -1,6 +1,14 @@
 """What is sampled: bundled problems, diffusers pipelines, and models by import path."""
 
-from fewstep.eval.problems.problem import Problem, rmse
-from fewstep.eval.problems.registry import PROBLEMS, ProblemDtype, load_problem
+from typing import TYPE_CHECKING
 
-__all__ = ["PROBLEMS", "Problem", "ProblemDtype", "load_problem", "rmse"]
+from fewstep.eval.problems.registry import FORMS, PROBLEMS, ProblemDtype, load_problem
+from fewstep.late import late
+
+if TYPE_CHECKING:
+    from fewstep.eval.problems.problem import Problem, rmse
+
+__all__ = ["FORMS", "PROBLEMS", "Problem", "ProblemDtype", "load_problem", "rmse"]
+
+_HOMES = dict.fromkeys(("Problem", "rmse"), "fewstep.eval.problems.problem")
+__getattr__, __dir__ = late(__name__, _HOMES)

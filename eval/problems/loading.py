@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from fewstep.eval.problems import PROBLEMS, Problem, ProblemDtype
+from fewstep.eval.problems import FORMS, PROBLEMS, Problem, ProblemDtype
 from fewstep.eval.problems.fingerprints import model_fingerprint, written
 from fewstep.eval.problems.pipelines import pipeline_problem
 from fewstep.eval.problems.user_code import failed, imported
@@ -17,10 +17,6 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(ProblemDtype)}
 # Attributes of the denoisers of fewstep.models that change what they return.
 SETTINGS = ("prediction_type", "time_scale", "passes", "uncond", "null_class")
-FORMS = (
-    "a diffusers pipeline (its folder, or its hub id org/name), module:attribute, or "
-    "path/file.py:attribute"
-)
 RETURNS = "a Problem, or a denoiser with .process and .shape"
 
 

@@ -6,16 +6,15 @@
 import csv
 import io
 import json
-import os
 import statistics
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from fewstep.eval.folders import all_or_nothing as all_or_nothing
+from fewstep.eval.folders import check_writable as check_writable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA = 2  # 1 had one guidance, and neither forward rows nor other costs
 # name in results -> (title, direction of better, format); titles.py adds the number of samples
@@ -102,8 +101,8 @@ class Results:
 
     env: dict[str, Any]
     rows: list[Row]
-    images: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
-    reference_images: dict[str, Tensor] = field(default_factory=dict)
+    images: dict[tuple[str, str, int], "Tensor"] = field(default_factory=dict)
+    reference_images: dict[str, "Tensor"] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     run: str = ""
     started: str = ""
@@ -181,29 +180,3 @@ def _old_rows(row: dict[str, Any]) -> int | float:
     scale = row["guidance"].removeprefix("cfg:")
     calls: int | float = row["calls"]
     return calls if scale == "none" or float(scale) == 1 else 2 * calls
-
-
-def check_writable(folder: Path) -> None:
-    """Makes the folder and proves that files can be written there.
-
-    Raises:
-        ValueError: in one line, if not.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to {folder} ({error.strerror}); choose another folder"
-        ) from error
-
-
-@contextmanager
-def all_or_nothing(folder: Path) -> Iterator[Path]:
-    """A scratch folder whose files move into ``folder`` when the block ends without an error."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
-        scratch = Path(name)
-        yield scratch
-        for path in sorted(scratch.iterdir()):
-            os.replace(path, folder / path.name)

@@ -5,8 +5,9 @@ a saved diffusers pipeline with one of our schedulers needs, and it must come be
 ``from_pretrained``, since diffusers does not import what a pipeline's files name.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fewstep.late import late
 
 if TYPE_CHECKING:
     from fewstep.samplers import (
@@ -91,13 +92,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fewstep' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__getattr__, __dir__ = late(__name__, _HOMES)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes seconds to import, and tables of samplers are made without it
+    from torch import Tensor
 
-if TYPE_CHECKING:
     from fewstep.schedules import NoiseProcess
 
 
@@ -61,7 +61,7 @@ class Denoiser(Protocol):
     @property
     def process(self) -> "NoiseProcess": ...
 
-    def __call__(self, x: Tensor, level: Level, cond: Any = None) -> Tensor: ...
+    def __call__(self, x: "Tensor", level: Level, cond: Any = None) -> "Tensor": ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +108,13 @@ class RunHook(Protocol):
         """Raises ValueError if it does not fit the sampler."""
         ...
 
-    def start(self, noise: Tensor, x: Tensor, level: Level) -> Tensor:
+    def start(self, noise: "Tensor", x: "Tensor", level: Level) -> "Tensor":
         """The state at the first level from unit noise (n, ...); ``x`` is the usual state."""
         ...
 
     def after_step(
-        self, x: Tensor, x0: Tensor, level: Level, seeds: Sequence[int]
-    ) -> Tensor | None:
+        self, x: "Tensor", x0: "Tensor", level: Level, seeds: Sequence[int]
+    ) -> "Tensor | None":
         """(n,) indices of the samples that go on in each slot, or None for all as they are.
 
         Args:
