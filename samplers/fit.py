@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
+from fewstep.progress import Progress
 from fewstep.samplers.compensation import compensate, corrector_ops, multistep_plan
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.linesearch import least_of_quartic, line_search
@@ -58,7 +58,7 @@ def fit_compensation(
         sampler: spec of a deterministic solver of one call a step, with its grid if any;
             ``grid=auto`` means that of ``dc``.
         sweeps: over the ratios, >= 0, on the error at the end.
-        progress: whether to show a bar.
+        progress: whether to show how far it is on stderr.
 
     Returns:
         The ratios and what they were fitted to, to be given to ``dc`` or ``DCSolver``. All 1, with
@@ -76,16 +76,17 @@ def fit_compensation(
     breakpoints = () if guidance is None else guidance.breakpoints()
     grid, plan = _uncompensated(denoiser, nfe, sampler, breakpoints)
     guided = denoiser if guidance is None else guidance.wrap(denoiser)
-    with Progress(disable=not progress, transient=True) as bar:
-        task = bar.add_task("DC-Solver: reference", total=1 + (1 + sweeps) * (nfe - 1))
+    total, done = 1 + (1 + sweeps) * (nfe - 1), 1
+    with Progress.shown("DC-Solver", "searches", quiet=not progress) as shown:
+        shown.stage("reference")
         reference = _reference(guided, cond, noises, grid)
         search = _Search(guided, cond, noises, plan, reference, grid.breaks)
-        bar.update(task, advance=1, description="DC-Solver: ratios")
         ratios = np.ones(nfe)
         for sweep in range(1 + sweeps):
             for i in range(1, nfe):
+                shown.at(done, total, "ratios")
                 ratios = search.improved(ratios, i, i + 1 if sweep == 0 else nfe)
-                bar.update(task, advance=1)
+                done += 1
         before, after = search.end_error(np.ones(nfe)), search.end_error(ratios)
     if not after < before:
         warnings.warn(

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.eval.bench import runner, units
+from fewstep.eval.bench.setup import Bench
 from fewstep.eval.generate.generation import generate
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.networks.extractors import PixelExtractor
@@ -63,6 +65,26 @@ def small_run(n: int = 22, **changes: Any) -> Generation:
 def logged_run(log: Path, keep: str) -> Generation:
     extractor = None if keep == "images" else PixelExtractor(SHAPE)
     return small_run(80, problem=blobs(log=log, pause=0.002), keep=keep, extractor=extractor)
+
+
+# Eight batches of 8 through a reference and four samplers, each of about 0.02 s.
+KILLED = Bench(problem="mix8", samplers=("ddim", "euler_a"), nfe=(5, 20), n=64, device="cpu")
+
+
+def bench(out: Path, log: Path) -> None:
+    """A benchmark in small units, each of them kept at once, as a process of its own runs it."""
+    torch.set_num_threads(1)
+    units.BATCH_ELEMENTS, runner.SAVE_SECONDS = 8 * 8, 0
+    run = units.BatchRun._run
+
+    def logged(self: Any, *arguments: Any) -> Any:
+        with log.open("a") as file:
+            file.write("begun\n")
+        time.sleep(0.01)
+        return run(self, *arguments)
+
+    units.BatchRun._run = logged  # type: ignore[method-assign]
+    runner.run_bench(KILLED, out)
 
 
 def work(folder: Path, log: Path, keep: str, rank: int, world: int) -> None:

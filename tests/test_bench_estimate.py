@@ -14,7 +14,7 @@ from fewstep.eval.bench import units as bench_units
 from fewstep.eval.bench.estimate import estimate
 from fewstep.eval.bench.runner import prepare
 from fewstep.eval.bench.setup import Bench
-from fewstep.eval.bench.units import UnitRun, Work
+from fewstep.eval.bench.units import BatchRun, Work
 
 ROOT = Path(__file__).parents[1]
 HAVE_WEIGHTS = (ROOT / "models/weights/fashion.safetensors").exists()
@@ -50,7 +50,7 @@ def test_calls_and_rows_are_those_of_a_counted_run(
     work = unjudged(settings)
     found = estimate(work)
     run_units(work, rows_seen)
-    assert work.units == 4  # of 2 and 1 samples in each repeat
+    assert work.batches == 2  # of 2 and 1 samples in each repeat
     assert (found.calls, found.rows) == (len(rows_seen), sum(rows_seen))
 
 
@@ -72,7 +72,9 @@ def test_the_default_benchmark_is_small(made_by: str, monkeypatch: pytest.Monkey
     assert recipe is not None
     words = shlex.split(recipe[1]) if made_by == "make" else ["bench"]
     ran: list[Bench] = []
-    monkeypatch.setattr("fewstep.eval.commands.basic.run_and_report", ran.append)
+    monkeypatch.setattr(
+        "fewstep.eval.commands.basic.run_and_report", lambda sweep, progress: ran.append(sweep)
+    )
     with pytest.raises(SystemExit) as ended:
         cli.main(words)
     assert ended.value.code == 0
@@ -93,6 +95,6 @@ def unjudged(settings: Bench) -> Work:
 def run_units(work: Work, rows_seen: list[int]) -> None:
     """Runs all units, and leaves in the list what they took."""
     rows_seen.clear()
-    for unit in range(work.units):
-        for _ in UnitRun(work, unit).steps():
+    for batch in range(work.batches * work.bench.repeats):
+        for _ in BatchRun(work, batch).units():
             pass

@@ -1,25 +1,34 @@
 """A benchmark in pieces: stopped and gone on with, by one process or several, with one answer."""
 
 import os
+import random
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from generation_runs import KILLED, bench
 
 from fewstep.eval.bench import runner
 from fewstep.eval.bench import units as bench_units
 from fewstep.eval.bench.collect import collect
+from fewstep.eval.bench.guides import Meter
 from fewstep.eval.bench.runner import prepare, run_bench
 from fewstep.eval.bench.setup import Bench
-from fewstep.eval.bench.units import UnitRun
+from fewstep.eval.bench.units import BatchRun, Made, Work
 from fewstep.eval.exact_metrics import exact_scores
+from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.problems import load_problem
 from fewstep.eval.reports.lines import read_runs
 from fewstep.models.data import fashion_folder
+from fewstep.models.ode import level_at
 from fewstep.samplers import sample
 
 
@@ -32,6 +41,7 @@ def have_data() -> bool:
 
 
 SMALL = Bench(problem="mix8", samplers=("ddim", "euler_a"), nfe=(4,), n=20, repeats=2)
+SERVER = get_context("forkserver")
 HAVE_WEIGHTS = (Path(__file__).parents[1] / "models/weights/fashion.safetensors").exists()
 HAVE_DATA = have_data()
 needs_weights = pytest.mark.skipif(not HAVE_WEIGHTS, reason="no bundled weights")
@@ -51,29 +61,110 @@ class StopError(Exception):
     """As a crash would."""
 
 
+@pytest.mark.parametrize("stop", [0, 1, 4, 5, 8, 17])
 def test_a_stopped_benchmark_goes_on_where_it_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Wherever it stops, in a batch or between two: no unit that was made is made again."""
     whole, made = run_bench(SMALL), list[int]()
 
-    class Fragile(UnitRun):
-        def __init__(self, work: Any, unit: int) -> None:
-            if len(made) == 4:
-                raise StopError
-            made.append(unit)
-            super().__init__(work, unit)
+    class Counted(BatchRun):
+        def units(self) -> Iterator[Made]:
+            for one in super().units():
+                made.append(one.unit)
+                yield one
+                if len(made) == stop:
+                    raise StopError
 
-    monkeypatch.setattr(runner, "UnitRun", Fragile)
-    with pytest.raises(StopError):
-        run_bench(SMALL, tmp_path / "out")
-    assert made == [0, 1, 2, 3]  # of six: three in each repeat
-    monkeypatch.setattr(runner, "UnitRun", UnitRun)
+    monkeypatch.setattr(runner, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(runner, "BatchRun", Counted)
+    if stop:
+        with pytest.raises(StopError):
+            run_bench(SMALL, tmp_path / "out")
     done: list[int] = []
     results = run_bench(SMALL, tmp_path / "out", lambda now, total, text: done.append(now))
+    # Three batches (of 8, 8 and 4) in each of two repeats, through a reference and two samplers.
+    assert made == list(range(18))
     assert metrics(results) == metrics(whole)
-    # Of 2 x 20 samples, 28 were there; each takes 4 + 4 calls and 60 of its reference.
-    assert done[0] == 28 * 68
+    calls, rows = (60, 4, 4), (8, 8, 4) * 2
+    assert done[0] == sum(calls[unit % 3] * rows[unit // 3] for unit in range(stop))
+    assert done[-1] == 40 * 68
     assert not (tmp_path / "out" / "units").exists()
+
+
+def test_units_that_share_a_file_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How much work waits to be written changes files, and no number."""
+    results, files = [], []
+
+    def kept(work: Work, shards: ShardFolder) -> Any:
+        files.append(len(list(shards.path.glob("unit-*.safetensors"))))
+        return collect(work, shards)
+
+    monkeypatch.setattr(runner, "collect", kept)
+    for seconds in (0, 60):
+        monkeypatch.setattr(runner, "SAVE_SECONDS", seconds)
+        results.append(metrics(run_bench(SMALL, tmp_path / str(seconds))))
+    assert results[0] == results[1]
+    assert files == [18, 6]  # a file for each unit, and for each batch
+
+
+@pytest.mark.parametrize("guidance", ["none", "cfg:2", "cfg:3|interval:0.2,2"])
+@needs_weights
+def test_no_unit_of_the_network_takes_a_minute(guidance: str) -> None:
+    """At 100 rows a second; the size of a batch depends neither on n nor on the machine's load."""
+    sizes = set()
+    for n in (128, 1000):
+        bench = Bench(samplers=("ddim",), nfe=(5, 50), n=n, guidance=guidance)
+        work = prepare(bench, "cpu")
+        meter, x = Meter(work.cases[0].guidance.expression), work.problem.initial_noise(2)
+        level = level_at(work.problem.process, 1.0)  # where every part is on
+        with torch.no_grad():
+            meter.wrap(work.problem.denoiser, [0, 1])(x, level, work.problem.labels(2))
+        calls = max(work.calls_of_unit(unit) for unit in range(len(work.steps)))
+        assert calls == work.calls_of_unit(0) >= 60  # of the reference
+        assert work.batch_size * calls * meter.counters.rows / 2 <= 6_000
+        sizes.add(work.batch_size)
+    assert len(sizes) == 1
+
+
+@pytest.mark.slow
+def test_kills_cost_a_unit_each_at_most(tmp_path: Path) -> None:
+    """Ten at random moments; what comes out is what an undisturbed run gives, to the bit."""
+    random_numbers, log, out = random.Random(3), tmp_path / "begun", tmp_path / "out"
+    log.touch()
+    expected = run_bench(KILLED)
+    work, lost = prepare(KILLED, "cpu"), []
+    for _ in range(10):
+        begun, done = _begun(log), _done(work, out)
+        process = SERVER.Process(target=bench, args=(out, log), daemon=True)
+        process.start()
+        limit = time.monotonic() + 60
+        while _begun(log) == begun and process.is_alive():
+            assert time.monotonic() < limit
+            time.sleep(0.002)
+        time.sleep(random_numbers.uniform(0, 0.3))  # a unit takes about 0.02 s
+        process.kill()
+        process.join()
+        if (out / "results.jsonl").exists():  # it was over before
+            shutil.rmtree(out)
+            continue
+        lost.append((_begun(log) - begun) - (_done(work, out) - done))
+    assert lost
+    assert set(lost) <= {0, 1}
+    assert metrics(run_bench(KILLED, out)) == metrics(expected)
+
+
+def _begun(log: Path) -> int:
+    return len(log.read_text().splitlines())
+
+
+def _done(work: Work, out: Path) -> int:
+    """Units of samplers that are on disk."""
+    shards = ShardFolder(out / "units")
+    found = shards.finished(range(work.units)).records if shards.path.exists() else {}
+    return sum(work.steps[unit % len(work.steps)][1] != "reference" for unit in found)
 
 
 @pytest.mark.parametrize(
@@ -119,12 +210,12 @@ def test_costs_are_counted_by_hooks_too(monkeypatch: pytest.MonkeyPatch) -> None
 
     work = prepare(replace(SMALL, repeats=1, samplers=("heun",), nfe=(7,)), "cpu")
     monkeypatch.setattr(type(work.problem.denoiser), "__call__", counted)
-    run = UnitRun(work, 0)
-    steps = run.steps()
-    next(steps)  # the reference
+    units = BatchRun(work, 0).units()
+    next(units)  # the reference
     seen.clear()
-    _, _, numbers = next(steps)
-    calls, rows, *_ = numbers["0/0/costs"].tolist()
+    made = next(units)
+    calls, rows, *_ = made.numbers["0/0/costs"].tolist()
+    assert made.rows_and_seconds[0] == rows
     assert (calls, rows) == (len(seen), sum(seen)) == (7, 7 * 8)
 
 
@@ -134,8 +225,8 @@ def test_exact_scores_are_those_of_the_samples() -> None:
     problem = load_problem("mix8")
     work = prepare(bench, "cpu")
     parts = []
-    for unit in range(work.units):
-        batch = work.batch(unit)
+    for number in range(work.batches):
+        batch = work.batch(number)
         noise = batch.noise / problem.start_scale
         parts.append(sample(problem.denoiser, "unipc", 12, noise=noise, seeds=batch.seeds))
     expected = exact_scores(problem, torch.cat(parts))

@@ -226,7 +226,7 @@ def test_missing_weights_are_one_line(
 
 
 def test_a_bug_is_not_called_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.eval.commands.lists.show_lists", lambda: {}["gone"])
+    monkeypatch.setattr("fewstep.eval.commands.lists.show_lists", lambda name: {}["gone"])
     with pytest.raises(KeyError):
         cli.main(["list"])
 
@@ -234,7 +234,7 @@ def test_a_bug_is_not_called_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interrupt_is_quiet(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt() -> None:
+    def interrupt(name: str | None) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fewstep.eval.commands.lists.show_lists", interrupt)

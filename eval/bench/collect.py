@@ -33,19 +33,20 @@ def collect(work: Work, shards: ShardFolder) -> Results:
     found = shards.finished(range(work.units))
     if missing := [unit for unit in range(work.units) if unit not in found.records]:
         raise ValueError(f"unit {missing[0]} is not in {shards.path}; start the same bench again")
-    paths = {piece.units[0].unit: shards.path / piece.file for piece in found.pieces}
+    paths = {
+        record.unit: shards.path / piece.file for piece in found.pieces for record in piece.units
+    }
     results = Results(environment(work.bench, work.problem) | _facts(work), [])
     for c, case in enumerate(work.cases):
         text = case.guidance.text
         if case.guidance.has_reference:
-            prefix = f"{c}/{REFERENCE}"
-            solved = [_total(work, prefix, r, paths) for r in range(work.bench.repeats)]
+            solved = [_total(work, c, REFERENCE, r, paths) for r in range(work.bench.repeats)]
             if work.extractor is not None:
                 results.env["reference"][text] = _mean([each.metrics(work) for each in solved])
             if solved[0].shown is not None:
                 results.reference_images[text] = to_signed(solved[0].shown)
         for j, job in enumerate(case.jobs):
-            totals = [_total(work, f"{c}/{j}", r, paths) for r in range(work.bench.repeats)]
+            totals = [_total(work, c, str(j), r, paths) for r in range(work.bench.repeats)]
             rows = _rows(work, case, job, totals)
             results.rows += rows
             if totals[0].shown is not None:
@@ -88,13 +89,13 @@ class _Total:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _total(work: Work, prefix: str, repeat: int, paths: Mapping[int, Path]) -> _Total:
-    """Unit after unit, of which only what begins with the prefix is read."""
-    total = _Total(work.scores())
-    for unit in work.units_of(repeat):
-        with safe_open(paths[unit], "pt") as file:
-            names = [name for name in file.keys() if name.startswith(f"{prefix}/")]  # noqa: SIM118
-            total.add({name[len(prefix) + 1 :]: file.get_tensor(name) for name in names})
+def _total(work: Work, case: int, job: str, repeat: int, paths: Mapping[int, Path]) -> _Total:
+    """Batch after batch, of whose files only what is the job's is read."""
+    total, prefix = _Total(work.scores()), f"{case}/{job}/"
+    for batch in work.batches_of(repeat):
+        with safe_open(paths[work.unit(batch, case, job)], "pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            total.add({name[len(prefix) :]: file.get_tensor(name) for name in names})
     return total
 
 
@@ -111,7 +112,7 @@ def _rows(work: Work, case: Case, job: Job, totals: list[_Total]) -> list[Row]:
 
 def _row(work: Work, case: Case, job: Job, repeat: int, total: _Total) -> Row:
     bench, costs = work.bench, dict(zip(COSTS, total.sums["costs"].tolist(), strict=True))
-    calls = costs["calls"] / work.pieces
+    calls = costs["calls"] / work.batches
     seconds = dict(zip(PHASES, total.sums["seconds"].tolist(), strict=True))
     each = {name: _short(costs[name] / bench.n) for name in COSTS[1:]}
     return Row(

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
 
 from fewstep.eval.amounts import bytes_text, seconds_text
 from fewstep.eval.bench.guides import Meter
@@ -13,9 +12,11 @@ from fewstep.eval.bench.runner import prepare, units_there
 from fewstep.eval.bench.sweeps import Sweep
 from fewstep.eval.bench.units import Case, Work, warm_up
 from fewstep.eval.clock import peak_memory
+from fewstep.eval.commands.text import print_line
 from fewstep.eval.networks.features import features_of
 from fewstep.eval.processes import Processes
 from fewstep.models.ode import level_at
+from fewstep.progress import Progress
 from fewstep.schedules.breaks import within
 from fewstep.types import Level
 
@@ -42,14 +43,14 @@ class Estimate:
 
 
 def estimate(work: Work) -> Estimate:
-    """Makes each kind of call once on the starts of the first unit, and counts the others."""
+    """Makes each kind of call once on the starts of the first batch, and counts the others."""
     warm_up(work, 0)
-    whole = work.bench.n * work.bench.repeats / work.rows(0)  # units, the last of them in part
+    whole = work.bench.n * work.bench.repeats / work.rows(0)  # batches, the last of them in part
     calls, rows, seconds = 0, 0.0, _feature_seconds(work) * whole * _sets(work)
     for case in work.cases:
         spent, call_rows = _dearest_call(work, case)
         planned = work.calls_of(case)
-        calls += planned * work.units
+        calls += planned * work.batches * work.bench.repeats
         rows += planned * call_rows * whole
         seconds += planned * spent * whole
     return Estimate(
@@ -58,12 +59,14 @@ def estimate(work: Work) -> Estimate:
     )  # fmt: skip
 
 
-def show_estimate(sweep: Sweep) -> None:
+def show_estimate(sweep: Sweep, progress: Progress | None = None) -> None:
     """Prints the estimate of a sweep; nothing is sampled or written."""
     processes = Processes.start(sweep.device)
     work = prepare(sweep, processes.device)
     there = units_there(work, sweep.out)
     found = estimate(work)
+    if progress is not None:
+        progress.close()
     seconds = found.seconds * (1 - there / found.units) / processes.world
     if not processes.is_main:
         return
@@ -78,7 +81,7 @@ def show_estimate(sweep: Sweep) -> None:
         "time": f"about {seconds_text(seconds)}{world}",
     }
     for name, text in lines.items():
-        Console().print(f"{name:>16}  {text}", markup=False, highlight=False, soft_wrap=True)
+        print_line(f"{name:>16}  {text}")
 
 
 def _dearest_call(work: Work, case: Case) -> tuple[float, int]:
@@ -102,7 +105,7 @@ def _timed_call(work: Work, case: Case, level: Level) -> tuple[float, int]:
 
 
 def _feature_seconds(work: Work) -> float:
-    """Of a unit's images: decoding, and features."""
+    """Of a batch's images: decoding, and features."""
     if work.extractor is None:
         return 0.0
     noise = work.batch(0).noise / work.problem.start_scale

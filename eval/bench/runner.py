@@ -1,15 +1,17 @@
 """The benchmark: samplers against the fine solution from the same starts.
 
-Units of samples are the outer loop, so that each one's noise and references are made once and
+Batches of samples are the outer loop, so that each one's noise and references are made once and
 memory does not grow with n; every sampler sees exactly the same states under every guidance. What
-a unit was scored by is kept in a file until the report is written: a benchmark that was stopped
-goes on where it ended, with any number of processes.
+a unit, a batch through one sampler, was scored by is kept in a file until the report is written: a
+benchmark that was stopped goes on where it ended, with any number of processes, and has lost less
+than a minute of work.
 """
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +30,7 @@ from fewstep.eval.bench.jobs import (
 )
 from fewstep.eval.bench.setup import EXACT, Bench, compiled
 from fewstep.eval.bench.sweeps import resolved, save_sweep
-from fewstep.eval.bench.units import Case, UnitRun, Work, warm_up
+from fewstep.eval.bench.units import BatchRun, Case, Made, Work, warm_up
 from fewstep.eval.cache import digest
 from fewstep.eval.generate.shards import CONFIG, ShardFolder, UnitRecord
 from fewstep.eval.generate.units import arithmetic
@@ -40,8 +42,9 @@ from fewstep.eval.references import load_reference
 from fewstep.eval.reports.results import Results, check_writable
 from fewstep.eval.scores import needs_features
 
-FORMAT = 1
+FORMAT = 2
 FASHION_SHAPE = (1, 28, 28)  # images that the bundled classifier takes
+SAVE_SECONDS = 10.0  # of work that waits to be written, at most, beside the unit that runs
 UNITS = "units"  # below the folder of the report, until that is written
 Progress = Callable[[int, int, str], None]  # (work done, work in total, what runs now)
 
@@ -150,24 +153,78 @@ def units_there(work: Work, out: Path) -> int:
 def _sample(work: Work, shards: ShardFolder, processes: Processes, progress: Progress) -> None:
     """Makes the units of this process that are not there yet."""
     shards.claim(_config(work))
-    own = range(processes.rank, work.units, processes.world)
+    each = len(work.steps)
+    batches = range(processes.rank, work.batches * work.bench.repeats, processes.world)
+    own = [batch * each + step for batch in batches for step in range(each)]
     with shards.locked(processes.rank):
-        finished = shards.finished(own).records
-        todo = [unit for unit in own if unit not in finished]
-        total, done, warm = work.calls * sum(map(work.rows, own)), 0, set[int]()
-        done = total - work.calls * sum(map(work.rows, todo))
-        for unit in todo:
-            rows, numbers = work.rows(unit), dict[str, Tensor]()
-            if rows not in warm:
-                warm_up(work, unit)
-                warm.add(rows)
-            for told, calls, found in UnitRun(work, unit).steps():
-                progress(done, total, told)
-                numbers |= found
-                done += calls * rows
-            record = UnitRecord(unit, digest(numbers.values()), rows, 0, 0, {})
-            shards.commit(processes.rank, f"unit-{unit:06d}.safetensors", numbers, [record])
-        progress(total, total, "done")
+        finished = shards.finished(set(own)).records
+        keeper = _Keeper(work, shards, processes.rank, own, finished.keys() & set(own), progress)
+        warm: set[int] = set()
+        for batch in batches:
+            todo = [u for u in range(batch * each, (batch + 1) * each) if u not in finished]
+            if not todo:
+                continue
+            if work.rows(batch) not in warm:
+                warm_up(work, batch)
+                warm.add(work.rows(batch))
+            for made in BatchRun(work, batch, todo).units():
+                keeper.add(made)
+            keeper.commit()
+
+
+class _Keeper:
+    """Writes units to files as they come, and tells how far the process is.
+
+    Short units share a file: one is due every ``SAVE_SECONDS``, and at the end of a batch.
+    """
+
+    def __init__(
+        self, work: Work, shards: ShardFolder, rank: int, own: Sequence[int],
+        there: Iterable[int], progress: Progress,
+    ) -> None:  # fmt: skip
+        self._work, self._shards, self._rank, self._progress = work, shards, rank, progress
+        there = list(there)
+        self._done, self._all = len(there), len(own)
+        self._calls, self._total = sum(map(self._work_of, there)), sum(map(self._work_of, own))
+        self._rows, self._seconds = 0.0, 0.0
+        self._waiting: list[Made] = []
+        self._saved = time.monotonic()
+        self._tell(f"{self._done} of them were there" if there else "begun")
+
+    def add(self, made: Made) -> None:
+        """Takes in a unit."""
+        self._waiting.append(made)
+        self._done += 1
+        self._calls += self._work_of(made.unit)
+        rows, seconds = made.rows_and_seconds
+        self._rows, self._seconds = self._rows + rows, self._seconds + seconds
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.commit()
+        self._tell(made.told)
+
+    def commit(self) -> None:
+        """Keeps the units that are waiting."""
+        if self._waiting:
+            numbers, records = dict[str, Tensor](), []
+            for made in self._waiting:
+                numbers |= made.numbers
+                rows = self._work.rows(made.unit // len(self._work.steps))
+                pixels = digest(made.numbers.values())
+                records.append(UnitRecord(made.unit, pixels, rows, 0, 0, {}))
+            name = f"unit-{self._waiting[0].unit:06d}.safetensors"
+            self._shards.commit(self._rank, name, numbers, records)
+            self._waiting.clear()
+        self._saved = time.monotonic()
+
+    def _work_of(self, unit: int) -> int:
+        """Calls times samples of a unit."""
+        return self._work.calls_of_unit(unit) * self._work.rows(unit // len(self._work.steps))
+
+    def _tell(self, what: str) -> None:
+        text = f"{self._done} of {self._all} units"
+        if self._seconds:
+            text += f", {self._rows / self._seconds:.3g} network rows a second"
+        self._progress(self._calls, self._total, f"{text} ({what})")
 
 
 def _config(work: Work) -> dict[str, Any]:

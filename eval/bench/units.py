@@ -1,12 +1,14 @@
-"""One unit of a benchmark: the same starts through every sampler, and what each is scored by.
+"""One batch of a benchmark: the same starts through every sampler, and what each is scored by.
 
-A unit's numbers go into one file, from which the results are added up in the order of the units:
-so a benchmark goes on where it ended, and several processes give what one gives. A key is
-``case/job/name``, by position; the job ``reference`` is the fine solution.
+A unit is one batch through one sampler, or its fine solution. The numbers of units go into files,
+from which the results are added up in the order of the units: so a benchmark goes on where it
+ended, and several processes give what one gives. A key is ``case/job/name``, by position; the job
+``reference`` is the fine solution.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,6 +26,11 @@ from fewstep.eval.references import Reference
 from fewstep.eval.scores import SetScores
 
 BATCH_ELEMENTS = 128 * 784
+# Rows of the longest unit of a network: less than a minute at 100 rows a second, as a slow CPU has
+# them, and on a device a hundred times as fast. A fixed number, for the last bits of an output
+# depend on the size of its batch, and what comes out may not depend on how busy a machine is.
+UNIT_ROWS = {"cpu": 5_000}
+DEVICE_UNIT_ROWS = 500_000
 SHOWN = 12  # samples kept for the picture
 REFERENCE = "reference"
 ADAPTIVE_CALLS = 50  # about, of a solver that chooses its own
@@ -59,19 +66,51 @@ class Work:
     extractor: Extractor | None
     reference: Reference | None
 
-    @property
+    @cached_property
     def batch_size(self) -> int:
-        """Samples of a unit, but for the last of each repeat."""
-        return max(1, min(4096, BATCH_ELEMENTS // int(torch.Size(self.problem.shape).numel())))
+        """Samples of a batch, but for the last of each repeat.
 
-    @property
-    def pieces(self) -> int:
-        """Units of one repeat."""
+        A power of two below what memory takes at once, so that runs of other samplers, calls and
+        numbers of samples mostly share their batches, and with them the cached fine solutions.
+        """
+        most = max(1, min(4096, BATCH_ELEMENTS // int(torch.Size(self.problem.shape).numel())))
+        if self.problem.exact:
+            return most
+        rows = UNIT_ROWS.get(torch.device(self.problem.device).type, DEVICE_UNIT_ROWS)
+        longest = max(self._rows_of(case) for case in self.cases)
+        while most > 1 and most * longest > rows:
+            most = 1 << ((most - 1).bit_length() - 1)
+        return most
+
+    def _rows_of(self, case: Case) -> int:
+        """Network rows that a sample takes in the longest unit of a case, at most."""
+        expression = case.guidance.expression
+        each = 1 + (0 if expression is None else len(list(expression.sources())))
+        calls = [job.nfe or ADAPTIVE_CALLS for job in case.jobs]
+        return each * max(self.reference_calls_of(case), *calls, 1)
+
+    @cached_property
+    def batches(self) -> int:
+        """Of one repeat."""
         return -(-self.bench.n // self.batch_size)
+
+    @cached_property
+    def steps(self) -> list[tuple[int, str]]:
+        """Case and job of each unit of a batch, in order."""
+        return [
+            (c, name)
+            for c, case in enumerate(self.cases)
+            for name in ([REFERENCE] if case.guidance.has_reference else [])
+            + [str(j) for j in range(len(case.jobs))]
+        ]
 
     @property
     def units(self) -> int:
-        return self.pieces * self.bench.repeats
+        return self.batches * self.bench.repeats * len(self.steps)
+
+    def unit(self, batch: int, case: int, job: str) -> int:
+        """The number of a unit."""
+        return batch * len(self.steps) + self.steps.index((case, job))
 
     @property
     def calls(self) -> int:
@@ -88,9 +127,16 @@ class Work:
         guidance = case.guidance
         return reference_calls(self.problem, guidance.expression) if guidance.has_reference else 0
 
-    def rows(self, unit: int) -> int:
-        """Samples of a unit."""
-        return min(self.batch_size, self.bench.n - unit % self.pieces * self.batch_size)
+    def rows(self, batch: int) -> int:
+        """Samples of a batch."""
+        return min(self.batch_size, self.bench.n - batch % self.batches * self.batch_size)
+
+    def calls_of_unit(self, unit: int) -> int:
+        """Calls for each sample of a unit, about."""
+        c, name = self.steps[unit % len(self.steps)]
+        if name == REFERENCE:
+            return self.reference_calls_of(self.cases[c])
+        return self.cases[c].jobs[int(name)].nfe or ADAPTIVE_CALLS
 
     def scores(self) -> SetScores | None:
         """What takes in the features of one set of samples."""
@@ -108,16 +154,16 @@ class Work:
     def shows_images(self) -> bool:
         return len(self.problem.image_shape) == 3
 
-    def units_of(self, repeat: int) -> range:
-        """The units of a repeat, in the order of their samples."""
-        return range(repeat * self.pieces, (repeat + 1) * self.pieces)
+    def batches_of(self, repeat: int) -> range:
+        """The batches of a repeat, in the order of their samples."""
+        return range(repeat * self.batches, (repeat + 1) * self.batches)
 
-    def batch(self, unit: int) -> Batch:
-        """The starts of a unit; of exact problems in float64."""
-        repeat, piece = divmod(unit, self.pieces)
+    def batch(self, number: int) -> Batch:
+        """The starts of a batch; of exact problems in float64."""
+        repeat, piece = divmod(number, self.batches)
         seed, problem = self.bench.seed + repeat, self.problem
         first = piece * self.batch_size
-        last = first + self.rows(unit)
+        last = first + self.rows(number)
         noise = problem.initial_noise(last - first, seed, problem.dtype, first=first)
         labels = problem.labels(self.bench.n)
         # Far from the small integers that seed the starts.
@@ -125,16 +171,59 @@ class Work:
         return Batch(noise, None if labels is None else labels[first:last], seeds)
 
 
-class UnitRun:
-    """Runs all jobs on the starts of one unit."""
+@dataclass(frozen=True)
+class Made:
+    """A unit that was run.
 
-    def __init__(self, work: Work, unit: int) -> None:
-        self.work, self.batch = work, work.batch(unit)
-        self._shown = SHOWN if unit == 0 and work.shows_images else 0
+    Attributes:
+        unit: its number.
+        told: what it was, in words.
+        numbers: what it is scored by.
+    """
 
-    def steps(self) -> Iterator[tuple[str, int, Numbers]]:
-        """What ran, about how many calls that was, and its numbers."""
+    unit: int
+    told: str
+    numbers: Numbers
+
+    @property
+    def rows_and_seconds(self) -> tuple[float, float]:
+        """Network rows and the seconds that they took; of a fine solution nothing is known."""
+        for key, costs in self.numbers.items():
+            if key.endswith("/costs"):
+                spent = self.numbers[key.removesuffix("costs") + "seconds"]
+                network, solver = PHASES.index("network"), PHASES.index("solver")
+                return float(costs[COSTS.index("rows")]), float(spent[network] + spent[solver])
+        return 0.0, 0.0
+
+
+class BatchRun:
+    """Runs jobs on the starts of one batch.
+
+    Args:
+        work: the benchmark.
+        number: of the batch.
+        wanted: its units that are not there yet; all if None.
+    """
+
+    def __init__(self, work: Work, number: int, wanted: Collection[int] | None = None) -> None:
+        self.work, self.number, self.batch = work, number, work.batch(number)
+        first = number * len(work.steps)
+        self._wanted = range(first, first + len(work.steps)) if wanted is None else wanted
+        self._shown = SHOWN if number == 0 and work.shows_images else 0
+
+    def units(self) -> Iterator[Made]:
+        """The wanted units, one after the other.
+
+        The fine solution is found again for the jobs that need it: on disk, if it can be kept.
+        """
         for c, case in enumerate(self.work.cases):
+            numbers_of = {
+                name: self.work.unit(self.number, c, name)
+                for at, name in self.work.steps
+                if at == c
+            }
+            if not any(unit in self._wanted for unit in numbers_of.values()):
+                continue
             reference, features = None, None
             if case.guidance.has_reference:
                 expression = case.guidance.expression
@@ -142,13 +231,17 @@ class UnitRun:
                     self.work.problem, self.batch.noise, self.batch.labels, expression
                 )
                 numbers, features = self._judged(reference, None, Clock())
-                told = f"reference, guidance {case.guidance.text}"
-                calls = self.work.reference_calls_of(case)
-                yield told, calls, _prefixed(f"{c}/{REFERENCE}", numbers)
+                if numbers_of[REFERENCE] in self._wanted:
+                    told = f"reference, guidance {case.guidance.text}"
+                    yield self._made(c, REFERENCE, told, numbers)
             for j, job in enumerate(case.jobs):
-                numbers = self._run(case, job, reference, features)
-                told = f"{job.sampler}, {job.nfe or 'own'} calls"
-                yield told, job.nfe or ADAPTIVE_CALLS, _prefixed(f"{c}/{j}", numbers)
+                if numbers_of[str(j)] in self._wanted:
+                    numbers = self._run(case, job, reference, features)
+                    yield self._made(c, str(j), f"{job.sampler}, {job.nfe or 'own'} calls", numbers)
+
+    def _made(self, case: int, name: str, told: str, numbers: Numbers) -> Made:
+        prefixed = {f"{case}/{name}/{key}": value.contiguous() for key, value in numbers.items()}
+        return Made(self.work.unit(self.number, case, name), told, prefixed)
 
     def _run(
         self, case: Case, job: Job, reference: Tensor | None, reference_features: Tensor | None
@@ -197,9 +290,9 @@ class UnitRun:
         return numbers, features
 
 
-def warm_up(work: Work, unit: int) -> None:
-    """Calls the network once under each guidance, as the unit will."""
-    problem, batch = work.sampled, work.batch(unit)
+def warm_up(work: Work, number: int) -> None:
+    """Calls the network once under each guidance, as the batch will."""
+    problem, batch = work.sampled, work.batch(number)
     for case in work.cases:
         guided = Meter(case.guidance.expression).wrap(problem.denoiser, batch.seeds)
         with torch.no_grad():
@@ -210,7 +303,3 @@ def _squares(x: Tensor, other: Tensor) -> Tensor:
     """Sum of squared differences, and of how many."""
     total = (x.double() - other.double()).square().sum()
     return torch.stack([total, torch.full_like(total, x.numel())]).cpu()
-
-
-def _prefixed(prefix: str, numbers: Numbers) -> Numbers:
-    return {f"{prefix}/{name}": value.contiguous() for name, value in numbers.items()}

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fewstep.eval.cli.options import Device, Guidance, Seed
+from fewstep.progress import Progress
 
 
 def sample(
@@ -22,10 +23,11 @@ def sample(
 
     Example: `fewstep sample --classes 1,7,9 --n 30 --nfe 8 --guidance cfg:2`
     """
-    from fewstep.eval.commands.basic import Drawing, draw
-
     picked = tuple(range(10)) if classes == "all" else _numbers("--classes", classes)
-    draw(Drawing(picked, n, seed, sampler, nfe, guidance, device), out)
+    with Progress.shown("sample", "images") as progress:
+        from fewstep.eval.commands.basic import Drawing, draw
+
+        draw(Drawing(picked, n, seed, sampler, nfe, guidance, device), out, progress)
 
 
 def list_(
@@ -78,15 +80,19 @@ def overhead(
     device: Device = "auto",
 ) -> None:
     """Times a `step()` of our schedulers beside diffusers', and guidance beside its network."""
-    from fewstep.eval.processes import resolve_device
-    from fewstep.eval.studies.guided_overhead import show_guided_overhead
-    from fewstep.eval.studies.overhead import show_overhead
-
     if repeats < 1:
         raise ValueError(f"--repeats must be at least 1, got {repeats}")
-    device = resolve_device(device)
-    show_overhead(repeats, device)
-    show_guided_overhead(repeats, device)
+    with Progress.shown("overhead", "pairs") as progress:
+        from fewstep.eval.processes import resolve_device
+        from fewstep.eval.studies import guided_overhead
+        from fewstep.eval.studies import overhead as of_schedulers
+
+        device = resolve_device(device)
+        steps = of_schedulers.measure_all(repeats, device, progress.at)
+        guided = guided_overhead.measure_all_guidance(repeats, device, progress.at)
+        progress.close()
+        of_schedulers.show_overhead(steps, repeats, device)
+        guided_overhead.show_guided_overhead(guided, repeats, device)
 
 
 def doctor() -> None:

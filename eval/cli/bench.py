@@ -16,6 +16,7 @@ from fewstep.eval.cli.options import (
     Specs,
     Weights,
 )
+from fewstep.progress import Progress
 
 
 def bench(
@@ -61,17 +62,18 @@ def bench(
 
     Example: `fewstep bench runs/bench/sweep.yaml --n 5000 --metrics fd,kid --dry-run`
     """
-    from fewstep.eval.bench.estimate import show_estimate
-    from fewstep.eval.bench.sweeps import read_sweep
-    from fewstep.eval.commands.basic import run_and_report
-
     given = {name: value for name, value in context.params.items() if _is_given(context, name)}
     given.pop("dry_run", None)
-    settings = read_sweep(given.pop("sweep", None), given)
-    if dry_run:
-        show_estimate(settings)
-    else:
-        run_and_report(settings)
+    with Progress.shown("bench") as progress:
+        from fewstep.eval.bench.estimate import show_estimate
+        from fewstep.eval.bench.sweeps import read_sweep
+        from fewstep.eval.commands.basic import run_and_report
+
+        settings = read_sweep(given.pop("sweep", None), given)
+        if dry_run:
+            show_estimate(settings, progress)
+        else:
+            run_and_report(settings, progress)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from fewstep.eval.cli.options import Device, Weights
+from fewstep.progress import Progress
 
 if TYPE_CHECKING:
     from fewstep.eval.images.files import OnError as Policy
@@ -47,10 +48,12 @@ def ref(
 
     Example: `fewstep ref fashion -o fashion.npz --extractor fd-cnn:fashion`
     """
-    from fewstep.eval.commands.calc_console import Use
-    from fewstep.eval.commands.files import run_ref
+    with Progress.shown("ref", "images") as progress:
+        from fewstep.eval.commands.calc_console import Use
+        from fewstep.eval.commands.files import run_ref
 
-    run_ref(data, out, features, seed, Use(extractor, weights, batch, device, _policy(on_error)))
+        use = Use(extractor, weights, batch, device, _policy(on_error))
+        run_ref(data, out, features, seed, use, progress)
 
 
 def calc(
@@ -92,12 +95,13 @@ def calc(
 
     Example: `fewstep calc runs/unipc-8 --paired runs/reference`
     """
-    from fewstep.eval.commands.calc import Asked, run_calc
-    from fewstep.eval.commands.calc_console import Use
+    with Progress.shown("calc", "images") as progress:
+        from fewstep.eval.commands.calc import Asked, run_calc
+        from fewstep.eval.commands.calc_console import Use
 
-    names = tuple(name.strip() for name in metrics.split(","))
-    asked = Asked(tuple(samples), ref, names, repeats, num, paired, out, json)
-    run_calc(asked, Use(extractor, weights, batch, device, _policy(on_error)))
+        names = tuple(name.strip() for name in metrics.split(","))
+        asked = Asked(tuple(samples), ref, names, repeats, num, paired, out, json)
+        run_calc(asked, Use(extractor, weights, batch, device, _policy(on_error)), progress)
 
 
 def verify(
@@ -113,9 +117,11 @@ def verify(
 
     Example: `fewstep verify runs/unipc-8 --recompute 3`
     """
-    from fewstep.eval.commands.files import run_verify
+    with Progress.shown("verify", "units") as progress:
+        from fewstep.eval.commands.files import run_verify
 
-    raise typer.Exit(0 if run_verify(folder, recompute, seed, device, weights) else 1)
+        holds = run_verify(folder, recompute, seed, device, weights, progress)
+    raise typer.Exit(0 if holds else 1)
 
 
 def export(
@@ -126,9 +132,10 @@ def export(
 
     Example: `fewstep export runs/unipc-8 unipc-8.zip`
     """
-    from fewstep.eval.commands.files import run_export
+    with Progress.shown("export") as progress:
+        from fewstep.eval.commands.files import run_export
 
-    run_export(folder, out)
+        run_export(folder, out, progress)
 
 
 def convert(
@@ -140,9 +147,10 @@ def convert(
 
     Example: `fewstep convert cifar10.npz cifar10.pkl`
     """
-    from fewstep.eval.commands.files import run_convert
+    with Progress.shown("convert"):
+        from fewstep.eval.commands.files import run_convert
 
-    run_convert(statistics, out, metric)
+        run_convert(statistics, out, metric)
 
 
 def _policy(text: str) -> "Policy":

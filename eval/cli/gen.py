@@ -1,12 +1,12 @@
 """The command ``fewstep gen``: samples into a folder, on one or several processes."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fewstep.eval.cli.options import Device, Dtype, Guidance, Model, Prompts, Weights
+from fewstep.progress import Progress
 
 if TYPE_CHECKING:
     from fewstep.eval.generate.generation import Summary
@@ -55,26 +55,27 @@ def gen(
 
     Example: `torchrun --nproc-per-node 2 -m fewstep gen -s sa --nfe 20 -g cfg:2 -o runs/sa-20`
     """
-    from fewstep.eval.processes import Processes
-
     given: dict[str, Any] = {
         "model": model, "seeds": seeds, "guidance": guidance, "classes": classes, "unit": unit,
         "keep": keep, "extractor": extractor, "weights": weights and str(weights.absolute()),
         "prompts": None if prompts is None else prompts.read_text(), "dtype": dtype,
-        **_sampler(sampler, nfe),
     }  # fmt: skip
-    processes = Processes.start(device)
-    recipe, run = _built(given, processes.device)
-    if dry_run:
-        _show_estimate(run, out, processes)
-        return
-    try:
-        done = processes.gathered(_generate(run, recipe, out, processes, quiet))
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on with what is finished", err=True)
-        raise SystemExit(130) from None
-    if processes.is_main:
-        _report(out, done, quiet)
+    with Progress.shown("gen", "units", rated="samples", per=unit, quiet=quiet) as progress:
+        from fewstep.eval.processes import Processes
+
+        given |= _sampler(sampler, nfe)
+        processes = Processes.start(device)
+        recipe, run = _built(given, processes.device)
+        if dry_run:
+            _show_estimate(run, out, processes, progress)
+            return
+        try:
+            done = processes.gathered(_generate(run, recipe, out, processes, progress))
+        except KeyboardInterrupt:
+            typer.echo("interrupted; the same command goes on with what is finished", err=True)
+            raise SystemExit(130) from None
+        if processes.is_main:
+            _report(out, done, quiet, progress)
 
 
 def _sampler(text: str, nfe: int | None) -> dict[str, Any]:
@@ -96,44 +97,35 @@ def _built(given: dict[str, Any], device: str) -> "tuple[Recipe, Generation]":
     return recipe, recipe.build(device)
 
 
-def _show_estimate(run: "Generation", out: Path, processes: "Processes") -> None:
+def _show_estimate(
+    run: "Generation", out: Path, processes: "Processes", progress: Progress
+) -> None:
     from fewstep.eval.generate.estimate import estimate
 
     if processes.is_main:
-        for line in estimate(run, out, processes.world).lines(out):
+        lines = estimate(run, out, processes.world).lines(out)
+        progress.close()
+        for line in lines:
             typer.echo(line)
 
 
 def _generate(
-    run: "Generation", recipe: "Recipe", out: Path, processes: "Processes", quiet: bool
+    run: "Generation", recipe: "Recipe", out: Path, processes: "Processes", progress: Progress
 ) -> "Summary":
-    """This process's share, with a bar on the terminal of the first one."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeElapsedColumn as Elapsed
-    from rich.progress import TimeRemainingColumn as Remaining
-
+    """This process's share."""
     from fewstep.eval.generate.generation import generate
 
-    errors = Console(stderr=True)
-    shown = sys.stderr.isatty() and processes.is_main and not quiet
-    share = f"units of rank 0 of {processes.world}" if processes.world > 1 else "units"
-    columns = (
-        BarColumn(), MofNCompleteColumn(), TextColumn(share), Elapsed(), TextColumn("left"),
-        Remaining(),
-    )  # fmt: skip
-    with Progress(*columns, console=errors, disable=not shown) as bar:
-        task = bar.add_task("", total=None)
+    share = f"of rank 0 of {processes.world}" if processes.world > 1 else ""
 
-        def tell(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+    def tell(done: int, total: int) -> None:
+        progress.at(done, total, share)
 
-        return generate(
-            run, out, rank=processes.rank, world=processes.world, progress=tell, recipe=recipe
-        )
+    return generate(
+        run, out, rank=processes.rank, world=processes.world, progress=tell, recipe=recipe
+    )
 
 
-def _report(out: Path, done: "list[Summary]", quiet: bool) -> None:
+def _report(out: Path, done: "list[Summary]", quiet: bool, progress: Progress) -> None:
     """Looks at all that is there, by checksum.
 
     Raises:
@@ -143,6 +135,7 @@ def _report(out: Path, done: "list[Summary]", quiet: bool) -> None:
     from fewstep.eval.generate.verification import verify
 
     found = verify(out)
+    progress.close()
     if not quiet:
         typer.echo(Summary.of_all(done))
         times = [f"{name} {seconds:.1f} s" for name, seconds in found.seconds_by.items()]

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fewstep.eval.cli.options import Device, Dtype, Guidance, Model, Prompts, Seed
+from fewstep.progress import Progress
 
 
 def tune(
@@ -62,15 +63,17 @@ def tune(
 
     Example: `fewstep tune --model fashion --nfe 5 --guidance cfg:3 -o m5`
     """
-    from fewstep.eval.commands.tune import tune_and_report
-    from fewstep.eval.tune.settings import TuneSettings
+    with Progress.shown("tune") as progress:
+        from fewstep.eval.commands.tune import tune_and_report
+        from fewstep.eval.tune.settings import TuneSettings
 
-    tune_and_report(TuneSettings(
-        problem=problem, nfe=nfe, guidance=guidance, family=family,
-        objective=objective,  # type: ignore[arg-type]  # checked there
-        features=features, minutes=minutes, seed=seed, noises=_counts(noises), teleport=teleport,
-        prompts=prompts, dtype=dtype, device=device, out=out,
-    ))  # fmt: skip
+        settings = TuneSettings(
+            problem=problem, nfe=nfe, guidance=guidance, family=family,
+            objective=objective,  # type: ignore[arg-type]  # checked there
+            features=features, minutes=minutes, seed=seed, noises=_counts(noises),
+            teleport=teleport, prompts=prompts, dtype=dtype, device=device, out=out,
+        )  # fmt: skip
+        tune_and_report(settings, progress)
 
 
 def _counts(text: str | None) -> tuple[int, ...] | None:

@@ -1,23 +1,20 @@
 """What the commands of the command line do."""
 
 import os
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from fewstep.eval.bench.guides import Meter, read_guidance
 from fewstep.eval.bench.jobs import guided_plan
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.sweeps import Sweep
-from fewstep.eval.commands.bars import bar_columns
+from fewstep.eval.commands.text import print_line, print_table
 from fewstep.eval.problems import load_problem
 from fewstep.eval.processes import launched, resolve_device
 from fewstep.eval.reports.results import PEER_PREFIX, Results, check_writable, metric_entry
@@ -25,44 +22,31 @@ from fewstep.eval.reports.summary import without_reference
 from fewstep.eval.reports.tables import best_of_grids, costs, seed_spread, subject
 from fewstep.eval.reports.titles import metric_title
 from fewstep.models import data
+from fewstep.progress import Progress
 from fewstep.samplers import sample as draw_samples
 from fewstep.samplers.tuned_files import load_start, warn_other_model
 from fewstep.samplers.warm import start_hooks
 
 
-def run_and_report(sweep: Sweep) -> None:
-    """Runs a benchmark with a progress bar (on terminals only), prints the scores."""
-    errors, console = Console(stderr=True), Console()
-    first = launched()[0] == 0  # which tells
-    with Progress(
-        *bar_columns(), console=errors, disable=not (first and sys.stderr.isatty())
-    ) as bar:
-        task = bar.add_task("loading", total=None)
-
-        def show(done: int, total: int, text: str) -> None:
-            if done and bar.tasks[task].total is None and first:
-                errors.print(f"going on: {done / total:.0%} of the work is there")
-            bar.update(task, completed=done, total=total, description=escape(text))
-
-        results = run_bench(sweep, sweep.out, show)
-    if not first:
-        return
+def run_and_report(sweep: Sweep, progress: Progress) -> None:
+    """Runs a benchmark and prints the scores."""
+    results = run_bench(sweep, sweep.out, progress.at)
+    progress.close()
+    if launched()[0]:
+        return  # the first process tells
     for guidance in results.guidance:
         for metric in results.metrics:
             if results.metric(metric, guidance):
-                console.print(score_table(results, metric, guidance))
+                print_table(score_table(results, metric, guidance))
     for line in (*without_reference(results), f"report: {sweep.out / 'report.html'}"):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(line)
 
 
 def score_table(results: Results, metric: str, guidance: str) -> Table:
     """The values of a metric for the terminal; diffusers' classes at their best grid."""
     title, form = metric_title(results, metric), metric_entry(metric)[2]
     calls = sorted({row.nfe for row in results.rows if row.guidance == guidance})
-    # Tables are as narrow as their columns, and would wrap the title.
-    heading = f"\n{title}: {subject(results, guidance)}"
-    Console().print(heading, markup=False, highlight=False, soft_wrap=True)
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, title=f"\n{title}: {subject(results, guidance)}")
     table.add_column("sampler", no_wrap=True)
     for n in calls:
         table.add_column(f"{n} calls", justify="right")
@@ -111,7 +95,7 @@ def _class_names() -> str:
     return ", ".join(f"{i} {name}" for i, name in enumerate(data.CLASS_NAMES))
 
 
-def draw(drawing: Drawing, out: Path) -> None:
+def draw(drawing: Drawing, out: Path, progress: Progress) -> None:
     """Samples the bundled model into one PNG, written whole or not at all."""
     check_writable(out.parent)
     if out.is_dir() or out.suffix.lower() != ".png":
@@ -126,6 +110,7 @@ def draw(drawing: Drawing, out: Path) -> None:
     chosen = torch.tensor(drawing.classes, device=device)
     noise, images = problem.initial_noise(drawing.n, drawing.seed), []
     for start in range(0, drawing.n, 128):
+        progress.at(start, drawing.n)
         rows, meter = noise[start : start + 128], Meter(guidance)
         labels = chosen[torch.arange(start, start + len(rows), device=device) % across]
         seeds = [drawing.seed * 2**32 + 2**24 + start + i for i in range(len(rows))]
@@ -136,7 +121,9 @@ def draw(drawing: Drawing, out: Path) -> None:
             )  # fmt: skip
         images.append(x.cpu())
         rows_made += meter.counters.rows
+    progress.at(drawing.n, drawing.n)
     _write_columns(torch.cat(images), drawing, out)
+    progress.close()
     cost = f"{plan.calls} calls, {rows_made / drawing.n:g} forward rows an image"
     print(f"{out}: {drawing.n} images, {plan.name}, {cost}")
 

@@ -3,18 +3,19 @@
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from fewstep.eval.commands.calc_console import Use, bar, say, tell_of_skipped
+from fewstep.eval.commands.calc_console import Use, tell_of_skipped
 from fewstep.eval.commands.calc_results import (
     Calculation,
     check_one_problem,
     save_result,
     to_results,
 )
+from fewstep.eval.commands.text import print_line as say
+from fewstep.eval.commands.text import print_table
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.images.calculate import SetScore, calculate, extractor_for, find_reference
 from fewstep.eval.images.paired import paired_difference
@@ -24,8 +25,8 @@ from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.reports.lines import LINES, append_run
 from fewstep.eval.reports.results import check_writable
 from fewstep.eval.scores import METRIC_CHOICES
+from fewstep.progress import Progress
 
-WIDEST = 10_000
 # Settings of a folder that say nothing of how one sample was made.
 NOT_OF_SAMPLES = ("seeds", "keep", "extractor", "extractor_weights", "extractor_scale")
 
@@ -68,13 +69,14 @@ class Asked:
             raise ValueError("--out takes scores, which need --ref; leave it out")
 
 
-def run_calc(asked: Asked, use: Use) -> None:
+def run_calc(asked: Asked, use: Use, progress: Progress) -> None:
     """Scores sets of samples, prints the scores, and keeps them if a folder is given."""
     calculation = None
     if asked.ref is not None:
         extractor = use.load("" if use.extractor else extractor_for(asked.ref))
-        calculation = _calculation(asked, asked.ref, extractor, use)
+        calculation = _calculation(asked, asked.ref, extractor, use, progress)
     pairs = [] if asked.paired is None else _pairs(asked, asked.paired, use)
+    progress.close()
     if calculation is not None and asked.out is not None:
         _keep(calculation, asked.out, [Path(name) for name in asked.samples])
     if asked.json:
@@ -92,26 +94,28 @@ def run_calc(asked: Asked, use: Use) -> None:
         )
 
 
-def _calculation(asked: Asked, ref: str, extractor: Extractor, use: Use) -> Calculation:
+def _calculation(
+    asked: Asked, ref: str, extractor: Extractor, use: Use, progress: Progress
+) -> Calculation:
     sets = [
         open_samples(name, extractor, num=asked.num, on_error=use.on_error)
         for name in asked.samples
     ]
     if asked.out is not None:
         _check_folders(asked.out, sets)
-    with bar("features of the reference") as told:
-        reference = find_reference(
-            ref, extractor, metrics=asked.metrics, batch=use.batch, on_error=use.on_error,
-            progress=told,
-        )  # fmt: skip
+    progress.stage("reference")
+    reference = find_reference(
+        ref, extractor, metrics=asked.metrics, batch=use.batch, on_error=use.on_error,
+        progress=lambda done, total: progress.at(done, total, "reference"),
+    )  # fmt: skip
     scores: list[SetScore] = []
     for samples in sets:
         tell_of_skipped(samples.name, samples.skipped)
-        with bar(samples.name) as told:
-            scores += calculate(
-                samples, reference, metrics=asked.metrics, repeats=asked.repeats, batch=use.batch,
-                progress=told,
-            )  # fmt: skip
+        progress.stage(samples.name)
+        scores += calculate(
+            samples, reference, metrics=asked.metrics, repeats=asked.repeats, batch=use.batch,
+            progress=partial(progress.at, text=samples.name),
+        )  # fmt: skip
     options = {
         "ref": str(Path(ref).resolve()) if Path(ref).exists() else ref,
         "metrics": list(asked.metrics), "num": asked.num, "repeats": asked.repeats,
@@ -168,9 +172,6 @@ def _pairs(asked: Asked, other: str, use: Use) -> list[dict[str, Any]]:
 
 def _show(calculation: Calculation) -> None:
     say(calculation.lines()[0])
-    # No title may lose its end, which is the number of samples.
-    table, console = calculation.table(), Console()
-    wide = console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
-    Console(width=max(wide, console.width)).print(table)
+    print_table(calculation.table())
     for line in (*calculation.summary_lines(), *calculation.lines()[1:]):
         say(line)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
-from fewstep.eval.commands.calc_console import Use, bar, say, tell_of_skipped
+from fewstep.eval.commands.calc_console import Use, tell_of_skipped
 from fewstep.eval.commands.calc_results import RESULT
+from fewstep.eval.commands.text import print_line as say
 from fewstep.eval.generate import collected
 from fewstep.eval.generate.recheck import recheck
 from fewstep.eval.generate.recipe import run_from_folder
@@ -17,11 +18,12 @@ from fewstep.eval.processes import resolve_device
 from fewstep.eval.references import save_reference
 from fewstep.eval.reports.results import all_or_nothing, check_writable
 from fewstep.eval.statistics_files import load_features, load_statistics, save_edm2, save_npz
+from fewstep.progress import Progress
 
 PICKLES = (".pkl", ".pickle")
 
 
-def run_ref(data: str, out: Path, features: int, seed: int, use: Use) -> None:
+def run_ref(data: str, out: Path, features: int, seed: int, use: Use, progress: Progress) -> None:
     """Writes statistics of images, whole or not at all."""
     if out.suffix.lower() != ".npz" or out.is_dir():
         raise ValueError(f"--out must name an .npz file, got {out}")
@@ -29,10 +31,10 @@ def run_ref(data: str, out: Path, features: int, seed: int, use: Use) -> None:
     check_writable(out.parent)
     images = open_images(data, on_error=use.on_error)
     tell_of_skipped(images.name, images.skipped)
-    with bar("features of the reference") as told:
-        reference = make_reference(
-            images, extractor, features=features, seed=seed, batch=use.batch, progress=told
-        )
+    reference = make_reference(
+        images, extractor, features=features, seed=seed, batch=use.batch, progress=progress.at
+    )
+    progress.close()
     with all_or_nothing(out.parent) as folder:
         save_reference(reference, folder / out.name)
     kept = 0 if reference.features is None else len(reference.features)
@@ -43,7 +45,9 @@ def run_ref(data: str, out: Path, features: int, seed: int, use: Use) -> None:
     )
 
 
-def run_verify(folder: Path, recompute: int, seed: int, device: str, weights: Path | None) -> bool:
+def run_verify(
+    folder: Path, recompute: int, seed: int, device: str, weights: Path | None, progress: Progress
+) -> bool:
     """Checks a folder of ``fewstep gen``, and prints what was found; whether all of it holds."""
     if recompute < 0:
         raise ValueError(f"recompute must be at least 0 units, got {recompute}")
@@ -52,7 +56,13 @@ def run_verify(folder: Path, recompute: int, seed: int, device: str, weights: Pa
         # The last bits of a network's output depend on it, so that it is one of the settings.
         torch.set_num_threads(ShardFolder(folder).config()["threads"])
         run = run_from_folder(folder, device)
-    found = verify(folder, recompute=recompute, run=run, seed=seed)
+    progress.stage("checking every file")
+    found = verify(folder, recompute=recompute, run=run, seed=seed, progress=progress.at)
+    progress.stage(f"scores of {RESULT}")
+    differences = None
+    if (folder / RESULT).is_file() and not found.missing:
+        differences = recheck(folder, resolve_device(device), weights)
+    progress.close()
     say(f"{folder}: {len(found.records)} units, {found.rows} samples, settings "
            f"{found.config_sha256[:12]}, images {(found.hash or 'incomplete')[:12]}")  # fmt: skip
     problems = [f"damaged: {text}" for text in found.damaged]
@@ -61,8 +71,7 @@ def run_verify(folder: Path, recompute: int, seed: int, device: str, weights: Pa
     if found.recomputed:
         say(f"made again: units {', '.join(map(str, found.recomputed))}")
     problems += [f"unit {unit} came out otherwise when made again" for unit in found.differing]
-    if (folder / RESULT).is_file() and not found.missing:
-        differences = recheck(folder, resolve_device(device), weights)
+    if differences is not None:
         problems += [f"{RESULT}: {line}" for line in differences]
         if not differences:
             say(f"{RESULT}: its hashes and scores come out again")
@@ -72,7 +81,7 @@ def run_verify(folder: Path, recompute: int, seed: int, device: str, weights: Pa
     return not problems
 
 
-def run_export(folder: Path, out: Path) -> None:
+def run_export(folder: Path, out: Path, progress: Progress) -> None:
     """Writes the images of a folder of ``fewstep gen`` for others."""
     ShardFolder(folder).config()  # raises if it is none
     check_writable(out.parent)
@@ -80,6 +89,7 @@ def run_export(folder: Path, out: Path) -> None:
         collected.export_npz(folder, out)
     else:
         collected.export_png(folder, out)
+    progress.close()
     say(f"{out}: {open_images(folder).n} images")
 
 

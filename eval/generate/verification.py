@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fewstep.eval.cache import digest
+from fewstep.eval.generate.generation import Progress
 from fewstep.eval.generate.seeds import read_seeds
 from fewstep.eval.generate.shards import Finished, Piece, ShardFolder, UnitRecord, config_hash
 from fewstep.eval.generate.units import Generation, pixel_hash
@@ -70,7 +71,12 @@ class Verification:
 
 
 def verify(
-    folder: str | Path, *, recompute: int = 0, run: Generation | None = None, seed: int = 0
+    folder: str | Path,
+    *,
+    recompute: int = 0,
+    run: Generation | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Verification:
     """Reads every file of a folder and checks it against its checksum, and images themselves.
 
@@ -81,6 +87,7 @@ def verify(
         recompute: how many finished units to make again, chosen at random.
         run: what was generated; needed for ``recompute``.
         seed: of that choice.
+        progress: told how many units were made again, and of how many.
 
     Raises:
         FileNotFoundError: if nothing was generated there.
@@ -99,7 +106,11 @@ def verify(
         generator = np.random.default_rng(seed)
         count = min(recompute, len(records))
         chosen = sorted(generator.choice(list(records), count, replace=False).tolist())
-        differing = [unit for unit in chosen if _differs(shards, finished, run, unit)]
+        for done, unit in enumerate(chosen):
+            if progress is not None:
+                progress(done, len(chosen))
+            if _differs(shards, finished, run, unit):
+                differing.append(unit)
     missing = [unit for unit in expected if unit not in records]
     return Verification(config_hash(config), records, missing, finished.damaged, chosen, differing)
 

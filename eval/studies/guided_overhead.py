@@ -9,16 +9,16 @@ the time until its work is done.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fewstep.eval.commands.text import print_table
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.eval.studies.overhead import time_when_idle
 from fewstep.guidance import Expression, parse_guidance
@@ -103,24 +103,31 @@ def _now(device: str) -> float:
     return time.thread_time() if device == "cpu" else time_when_idle(torch.device(device))
 
 
-def measure_all_guidance(repeats: int = 15, device: str = "cpu") -> list[GuidedTiming]:
-    """All of ``GUIDANCE``, on one thread of the host."""
+def measure_all_guidance(
+    repeats: int = 15, device: str = "cpu", progress: Callable[[int, int], None] | None = None
+) -> list[GuidedTiming]:
+    """All of ``GUIDANCE``, on one thread of the host; ``progress`` is told of each."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         problem = load_problem("fashion", device)
-        return [measure_guidance(text, problem, repeats) for text in GUIDANCE]
+        timings: list[GuidedTiming] = []
+        for text in GUIDANCE:
+            if progress is not None:
+                progress(len(timings), len(GUIDANCE))
+            timings.append(measure_guidance(text, problem, repeats))
+        return timings
     finally:
         torch.set_num_threads(threads)
 
 
-def show_guided_overhead(repeats: int, device: str = "cpu") -> None:
+def show_guided_overhead(
+    timings: Sequence[GuidedTiming], repeats: int, device: str = "cpu"
+) -> None:
     """Prints the table of :func:`measure_all_guidance`."""
-    timings, console = measure_all_guidance(repeats, device), Console()
     where = f"batch {BATCH}, {device}, one thread, median of {repeats}"
     title = f"One guided evaluation, bundled model, {where}"
-    console.print(f"\n{title}", markup=False, highlight=False)
-    table = Table("guidance", box=SIMPLE_HEAD)
+    table = Table("guidance", box=SIMPLE_HEAD, title=f"\n{title}")
     for column in ("networks ms", "guidance ms", "overhead"):
         table.add_column(column, justify="right")
     for timing in timings:
@@ -128,4 +135,4 @@ def show_guided_overhead(repeats: int, device: str = "cpu") -> None:
             timing.guidance, f"{1e3 * timing.bare:.1f}", f"{1e3 * timing.added:.2f}",
             f"{100 * timing.added / timing.bare:.1f} %",
         )  # fmt: skip
-    console.print(table)
+    print_table(table)

@@ -18,10 +18,10 @@ from typing import Any
 import diffusers
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fewstep.eval.commands.text import print_table
 from fewstep.samplers import Plan, schedulers
 from fewstep.samplers.plan import Op
 
@@ -212,24 +212,29 @@ def measure(pair: Pair, size: str, repeats: int, device: str = "cpu") -> Timing:
     return Timing(pair, size, **medians, our_waits=waiting[0], their_waits=waiting[1])
 
 
-def measure_all(repeats: int = 15, device: str = "cpu") -> list[Timing]:
-    """All pairs at both sizes, on one thread of the host."""
+def measure_all(
+    repeats: int = 15, device: str = "cpu", progress: Callable[[int, int], None] | None = None
+) -> list[Timing]:
+    """All pairs at both sizes, on one thread of the host; ``progress`` is told of each."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [measure(pair, size, repeats, device) for size in SHAPES for pair in PAIRS]
+        cases, timings = [(pair, size) for size in SHAPES for pair in PAIRS], list[Timing]()
+        for pair, size in cases:
+            if progress is not None:
+                progress(len(timings), len(cases))
+            timings.append(measure(pair, size, repeats, device))
+        return timings
     finally:
         torch.set_num_threads(threads)
 
 
-def show_overhead(repeats: int, device: str = "cpu") -> None:
+def show_overhead(timings: Sequence[Timing], repeats: int, device: str = "cpu") -> None:
     """Prints the tables of :func:`measure_all`."""
-    timings, console = measure_all(repeats, device), Console()
     for size, shape in SHAPES.items():
         form = "x".join(map(str, shape))
         title = f"One step(), {form} float32 on {device}, one thread, median of {repeats}"
-        console.print(f"\n{title}", markup=False, highlight=False)
-        table = Table("fewstep", "diffusers", box=SIMPLE_HEAD)
+        table = Table("fewstep", "diffusers", box=SIMPLE_HEAD, title=f"\n{title}")
         for column in ("ours us", "theirs us", "ratio", "by hand us", "ratio"):
             table.add_column(column, justify="right")
         if torch.device(device).type == "cuda":
@@ -237,7 +242,7 @@ def show_overhead(repeats: int, device: str = "cpu") -> None:
         for timing in timings:
             if timing.size == size:
                 table.add_row(*_cells(timing))
-        console.print(table)
+        print_table(table)
 
 
 def _cells(timing: Timing) -> list[str]:
