@@ -12,6 +12,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _no_first_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of commands that are called in this process, which take as long as the machine is busy."""
+    monkeypatch.setattr("fewstep.progress.FIRST", 3600.0)
+
+
 @pytest.fixture(scope="session")
 def mixture() -> Mixture1D:
     return Mixture1D()

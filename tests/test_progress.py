@@ -100,7 +100,7 @@ def test_lines_come_from_a_thread(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_short_run_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Lines(lambda: "gen: at work", first=60.0)
+    lines = Lines(lambda: "gen: at work", first=60.0, every=60.0)
     lines.close(finished=True)
     assert capsys.readouterr().err == ""
 
@@ -118,7 +118,7 @@ def test_a_log_that_is_gone_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None
         def write(self, text: str) -> None:
             raise BrokenPipeError
 
-    lines = Lines(lambda: "gen: at work", first=60.0)
+    lines = Lines(lambda: "gen: at work", first=60.0, every=60.0)
     monkeypatch.setattr(sys, "stderr", Gone())
     assert not lines._write()
     lines.close(finished=True)

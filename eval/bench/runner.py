@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -180,16 +180,16 @@ class _Keeper:
 
     def __init__(
         self, work: Work, shards: ShardFolder, rank: int, own: Sequence[int],
-        there: Iterable[int], progress: Progress,
+        there: Set[int], progress: Progress,
     ) -> None:  # fmt: skip
         self._work, self._shards, self._rank, self._progress = work, shards, rank, progress
-        there = list(there)
+        self._todo = [unit for unit in own if unit not in there]
         self._done, self._all = len(there), len(own)
         self._calls, self._total = sum(map(self._work_of, there)), sum(map(self._work_of, own))
         self._rows, self._seconds = 0.0, 0.0
         self._waiting: list[Made] = []
         self._saved = time.monotonic()
-        self._tell(f"{self._done} of them were there" if there else "begun")
+        self._tell()
 
     def add(self, made: Made) -> None:
         """Takes in a unit."""
@@ -200,7 +200,7 @@ class _Keeper:
         self._rows, self._seconds = self._rows + rows, self._seconds + seconds
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.commit()
-        self._tell(made.told)
+        self._tell()
 
     def commit(self) -> None:
         """Keeps the units that are waiting."""
@@ -220,11 +220,17 @@ class _Keeper:
         """Calls times samples of a unit."""
         return self._work.calls_of_unit(unit) * self._work.rows(unit // len(self._work.steps))
 
-    def _tell(self, what: str) -> None:
-        text = f"{self._done} of {self._all} units"
+    def _tell(self) -> None:
+        """How much there is, and what is next: units come in the order of ``own``."""
+        text, made = (
+            f"{self._done} of {self._all} units",
+            self._done - (self._all - len(self._todo)),
+        )
+        now = self._todo[made : made + 1]
         if self._seconds:
             text += f", {self._rows / self._seconds:.3g} network rows a second"
-        self._progress(self._calls, self._total, f"{text} ({what})")
+        text += f" (now {self._work.told(now[0])})" if now else ""
+        self._progress(self._calls, self._total, text)
 
 
 def _config(work: Work) -> dict[str, Any]:

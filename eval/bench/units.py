@@ -138,6 +138,16 @@ class Work:
             return self.reference_calls_of(self.cases[c])
         return self.cases[c].jobs[int(name)].nfe or ADAPTIVE_CALLS
 
+    def told(self, unit: int) -> str:
+        """What a unit is, in words."""
+        c, name = self.steps[unit % len(self.steps)]
+        case = self.cases[c]
+        guided = "" if case.guidance.expression is None else f", {case.guidance.text}"
+        if name == REFERENCE:
+            return f"reference{guided}"
+        job = case.jobs[int(name)]
+        return f"{job.sampler}, {job.nfe or 'its own'} calls{guided}"
+
     def scores(self) -> SetScores | None:
         """What takes in the features of one set of samples."""
         if self.extractor is None or self.reference is None:
@@ -177,12 +187,10 @@ class Made:
 
     Attributes:
         unit: its number.
-        told: what it was, in words.
         numbers: what it is scored by.
     """
 
     unit: int
-    told: str
     numbers: Numbers
 
     @property
@@ -232,16 +240,15 @@ class BatchRun:
                 )
                 numbers, features = self._judged(reference, None, Clock())
                 if numbers_of[REFERENCE] in self._wanted:
-                    told = f"reference, guidance {case.guidance.text}"
-                    yield self._made(c, REFERENCE, told, numbers)
+                    yield self._made(c, REFERENCE, numbers)
             for j, job in enumerate(case.jobs):
                 if numbers_of[str(j)] in self._wanted:
                     numbers = self._run(case, job, reference, features)
-                    yield self._made(c, str(j), f"{job.sampler}, {job.nfe or 'own'} calls", numbers)
+                    yield self._made(c, str(j), numbers)
 
-    def _made(self, case: int, name: str, told: str, numbers: Numbers) -> Made:
+    def _made(self, case: int, name: str, numbers: Numbers) -> Made:
         prefixed = {f"{case}/{name}/{key}": value.contiguous() for key, value in numbers.items()}
-        return Made(self.work.unit(self.number, case, name), told, prefixed)
+        return Made(self.work.unit(self.number, case, name), prefixed)
 
     def _run(
         self, case: Case, job: Job, reference: Tensor | None, reference_features: Tensor | None

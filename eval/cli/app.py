@@ -24,7 +24,8 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # tables of help would cut long names and values on narrow terminals
+    context_settings={"max_content_width": 120},
     help="Sampling diffusion models in few steps.",
     epilog="Begin with `fewstep bench` (minutes) or `fewstep sample --nfe 8` (seconds).",
 )
@@ -47,9 +48,10 @@ def _common(
 
 
 for _command in (bench, sample, plan, tune, gen, ref, calc, verify, export, convert, report,
-                 overhead, doctor):  # fmt: skip
-    app.command()(_command)
-app.command("list")(list_)
+                 overhead, doctor, list_):  # fmt: skip
+    # Spelled out, the first sentence of each is not cut in the list of commands.
+    _first = " ".join((_command.__doc__ or "").strip().split("\n\n")[0].split())
+    app.command(_command.__name__.rstrip("_"), short_help=_first)(_command)
 
 
 def _fail(message: str, status: int = 2) -> None:

@@ -68,7 +68,8 @@ class Progress:
         # Launchers number their processes so; asking torch would import it.
         if quiet or os.environ.get("RANK", "0") != "0":
             return progress
-        progress._face = Bar(progress) if sys.stderr.isatty() else Lines(progress.words)
+        lines = not sys.stderr.isatty()
+        progress._face = Lines(progress.words, FIRST, EVERY) if lines else Bar(progress)
         return progress
 
     def __enter__(self) -> "Progress":
@@ -141,9 +142,7 @@ class Lines:
         first, every: seconds.
     """
 
-    def __init__(
-        self, words: Callable[[], str], first: float = FIRST, every: float = EVERY
-    ) -> None:
+    def __init__(self, words: Callable[[], str], first: float, every: float) -> None:
         self._words, self._waits = words, (first, every)
         self._over, self._spoke = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
