@@ -18,10 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.eval.phases import PHASES as PHASES
 from fewstep.types import Denoiser, Level
-
-# As they are called everywhere.
-PHASES = ("network", "solver", "decode", "features", "save")
 
 
 class Clock:

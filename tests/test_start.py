@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from report_results import sample_results
 
 from fewstep.eval.commands.device import torch_build
 from fewstep.eval.networks.inception_weights import _checkpoints
+from fewstep.eval.reports.report import write_report
 from fewstep.samplers import build_plan
 from fewstep.schedules import discrete_vp
 
@@ -56,6 +58,16 @@ def test_what_is_text_needs_no_torch(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == ""
     assert done.stdout
+
+
+def test_reports_are_drawn_without_torch(tmp_path: Path) -> None:
+    """Images included; reading them back and drawing them needs numpy alone."""
+    results = sample_results(samplers=("ddim",), guidance=("none",))
+    write_report(results, tmp_path / "there")
+    code = CODE.replace("{HEAVY}", repr({*HEAVY} - {"matplotlib"}))
+    _, done = cpu("-c", code, "report", "there", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == ""
 
 
 @pytest.mark.parametrize("name", ["list", "doctor", "plan"])

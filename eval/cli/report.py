@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from fewstep.progress import Progress
+
 
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of `fewstep bench`.")],
@@ -22,12 +24,18 @@ def report(
 
     Example: `fewstep report runs/ours runs/theirs -o runs/both`
     """
+    with Progress.shown("report") as progress:
+        _report(folders, out, progress)
+
+
+def _report(folders: list[Path], out: Path | None, progress: Progress) -> None:
     from fewstep.eval.reports.lines import LINES
     from fewstep.eval.reports.merging import merged, newest
     from fewstep.eval.reports.report import rebuild, write_report
 
     if len(folders) == 1 and out in (None, folders[0]) and (folders[0] / LINES).exists():
         rebuild(folders[0])
+        progress.close()
         typer.echo(f"report: {folders[0] / 'report.html'}")
         return
     if len(folders) > 1 and out is None:
@@ -36,4 +44,5 @@ def report(
     results = merged(found) if len(found) > 1 else found[str(folders[0])]
     target = out or folders[0]
     write_report(results, target)
+    progress.close()
     typer.echo(f"report: {target / 'report.html'}")

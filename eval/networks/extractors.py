@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 
 from fewstep.eval.cache import digest
+from fewstep.eval.metric_choices import FID_SAMPLES as FID_SAMPLES
+from fewstep.eval.metric_choices import NOT_COMPARABLE as NOT_COMPARABLE
+from fewstep.eval.metric_choices import family_text as family_text
+from fewstep.eval.metric_choices import sample_count as sample_count
 from fewstep.eval.moments import LARGEST
 from fewstep.eval.networks.families import EXTRACTORS as EXTRACTORS
 from fewstep.eval.networks.micro_batches import (
@@ -22,9 +26,6 @@ from fewstep.eval.networks.micro_batches import (
 )
 from fewstep.models.bundled import bundled_classifier, weights_sha256
 from fewstep.models.data import to_signed
-
-FID_SAMPLES = 50_000
-NOT_COMPARABLE = "not comparable with published FID"
 
 
 class Extractor(Protocol):
@@ -160,16 +161,6 @@ def metric_name(extractor: Extractor, n: int) -> str:
     if extractor.comparable:
         return f"FID-{sample_count(n)}"
     return f"FD-{family_text(extractor.name)}-{sample_count(n)}"
-
-
-def sample_count(n: int) -> str:
-    """``50k`` for 50000, ``512`` for 512."""
-    return f"{n // 1000}k" if n and n % 1000 == 0 else str(n)
-
-
-def family_text(name: str) -> str:
-    """An extractor's name within that of a metric: ``fashion``, ``pixels-3x32x32``."""
-    return name.removeprefix("fd-cnn:").replace(":", "-")
 
 
 def metric_key(extractor: Extractor) -> str:

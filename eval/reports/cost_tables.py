@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fewstep.eval.clock import PHASES
+from fewstep.eval.phases import PHASES
 from fewstep.eval.reports.points import front, points, spread
 from fewstep.eval.reports.results import Results, metric_entry
 from fewstep.eval.reports.tables import code

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, ScalarFormatter
-from torch import Tensor
+
+from fewstep.eval.reports.thumbnails import Pixels, as_array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, then a few more.
 COLOURS = (
@@ -117,7 +120,7 @@ def round_numbers(low: float, high: float) -> list[float]:
 
 def draw_images(
     path: Path,
-    rows: Mapping[str, Tensor],
+    rows: "Mapping[str, Tensor | Pixels]",
     *,
     title: str,
     columns: Sequence[str] = (),
@@ -132,21 +135,23 @@ def draw_images(
         columns: a label for each column.
         scale: whole factor on the pixels.
     """
-    tiles = (torch.stack(list(rows.values())).float().clamp(-1, 1) + 1) / 2
+    tiles = (np.stack([as_array(images) for images in rows.values()]).clip(-1, 1) + 1) / 2
     count, across, depth, height, width = tiles.shape
     gap = 2  # white pixels between images
-    canvas = torch.ones(count * (height + gap) - gap, across * (width + gap) - gap, depth)
+    size = (count * (height + gap) - gap, across * (width + gap) - gap, depth)
+    canvas = np.ones(size, np.float32)
     for r in range(count):
         for c in range(across):
             top, left = r * (height + gap), c * (width + gap)
-            canvas[top : top + height, left : left + width] = tiles[r, c].permute(1, 2, 0)
+            canvas[top : top + height, left : left + width] = tiles[r, c].transpose(1, 2, 0)
     inches = np.array([canvas.shape[1], canvas.shape[0]]) * scale / 100
     figure = Figure(
         figsize=(float(inches[0]) + 2.6, float(inches[1]) + 1.2), dpi=130, layout="constrained"
     )
     axes = figure.subplots()
     # One channel is drawn in grey; the map and its limits do nothing to RGB.
-    axes.imshow(canvas.squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    shown = canvas[:, :, 0] if depth == 1 else canvas
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_yticks([r * (height + gap) + height / 2 for r in range(count)], list(rows))
     axes.set_xticks([c * (width + gap) + width / 2 for c in range(across)][: len(columns)], columns)
     axes.xaxis.tick_top()

@@ -16,6 +16,8 @@ from fewstep.eval.folders import check_writable as check_writable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fewstep.eval.reports.thumbnails import Pixels
+
 SCHEMA = 2  # 1 had one guidance, and neither forward rows nor other costs
 # name in results -> (title, direction of better, format); titles.py adds the number of samples
 METRICS: dict[str, tuple[str, str, str]] = {
@@ -92,7 +94,7 @@ class Results:
             of real images under ``floor``.
         rows: in the order they were asked for: by guidance, sampler and calls.
         images: the first samples by (guidance, sampler, nfe), (n, c, h, w) in [-1, 1]; empty
-            unless they are images.
+            unless they are images. Those of a file are arrays, which need no torch.
         reference_images: the same samples of the references, by guidance.
         settings: what was asked for, resolved; only plain values.
         run: the name of the run in its ``results.jsonl``; empty before it is there.
@@ -101,8 +103,8 @@ class Results:
 
     env: dict[str, Any]
     rows: list[Row]
-    images: dict[tuple[str, str, int], "Tensor"] = field(default_factory=dict)
-    reference_images: dict[str, "Tensor"] = field(default_factory=dict)
+    images: "dict[tuple[str, str, int], Tensor | Pixels]" = field(default_factory=dict)
+    reference_images: "dict[str, Tensor | Pixels]" = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     run: str = ""
     started: str = ""

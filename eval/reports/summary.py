@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from fewstep.eval.networks.extractors import sample_count
+from fewstep.eval.metric_choices import sample_count
 from fewstep.eval.reports.results import Results
 from fewstep.eval.reports.titles import (
     comparison_note,

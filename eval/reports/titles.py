@@ -1,13 +1,13 @@
 """What metrics are called in a report, with the number of samples, and what they mean."""
 
-from fewstep.eval.networks.extractors import (
+from fewstep.eval.metric_choices import (
     FID_SAMPLES,
+    KEPT,
     NOT_COMPARABLE,
     family_text,
     sample_count,
 )
 from fewstep.eval.reports.results import Results, metric_entry
-from fewstep.eval.scores import KEPT
 
 NOT_AN_FID = "It is not an FID, and grows as n falls: compare equal n only."
 EXPLAINED = {

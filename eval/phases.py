@@ -1,0 +1,3 @@
+"""The phases of a run whose seconds are counted, as they are called everywhere."""
+
+PHASES = ("network", "solver", "decode", "features", "save")
