@@ -13,9 +13,10 @@ from typing import Annotated, Any, Generic, TypeVar
 import torch
 import typer
 from rich.console import Console
-from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from fewstep.progress import Progress
 
 console = Console()
 WEIGHTS = Path(__file__).parent / "weights"
@@ -115,32 +116,31 @@ class Training(Generic[Net]):
         if (run / CHECKPOINT).exists():
             self.load(run / CHECKPOINT)
         started, losses = time.monotonic() - self.seconds, []
-        columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("training", total=total, completed=self.seen)
+        with Progress.shown("training", "images") as progress:
             while self.seen < total:
                 self.model.train()
                 losses.append(self.update(loss(self), total))
                 mean = sum(losses) / len(losses)
-                progress.update(task, completed=self.seen, description=f"loss {mean:.4f}")
+                progress.at(self.seen, total, f"loss {mean:.4f}")
                 if len(losses) < STEPS_A_SAVE and self.seen < total:
                     continue
                 self.seconds = time.monotonic() - started
-                self._record(total, mean, figures(self.ema.eval()), run, out)
+                progress.say(self._record(total, mean, figures(self.ema.eval()), run, out))
                 losses.clear()
 
     def _record(
         self, total: int, loss: float, figures: dict[str, Any], run: Path, out: Path
-    ) -> None:
+    ) -> str:
+        """Writes checkpoint, log and weights; the line of the log."""
         card = {
             "images": self.seen, "planned": total, "batch": self.batch, "seed": self.seed,
             "minutes": round(self.seconds / 60, 1), "loss": round(loss, 5), **figures,
         }  # fmt: skip
-        console.print(json.dumps(card))
         with (run / "log.jsonl").open("a") as log:
             log.write(json.dumps(card) + "\n")
         self.save(run / CHECKPOINT)
         save_weights(self.ema, out, card)
+        return json.dumps(card)
 
     def save(self, path: Path) -> None:
         state = {
