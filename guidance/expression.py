@@ -33,7 +33,7 @@ class Expression:
 
     def __add__(self, other: Any) -> "Expression":
         if not isinstance(other, Expression):
-            raise TypeError(_not_addable(other))
+            raise TypeError(not_addable(other))
         return Sum((*_terms(self), *_terms(other)))
 
     def __or__(self, other: Any) -> "Expression":
@@ -241,7 +241,7 @@ def guide(
         TypeError: for run hooks, which act on a run and belong into ``sample(hooks=)``.
     """
     if not isinstance(guidance, Expression):
-        raise TypeError(_not_addable(guidance))
+        raise TypeError(not_addable(guidance))
     return GuidedDenoiser(denoiser, guidance, seeds, max_rows=max_rows)
 
 
@@ -253,7 +253,8 @@ def _named(part: Any) -> str:
     return type(part).__name__ if not isinstance(part, type) else f"the class {part.__name__}"
 
 
-def _not_addable(part: Any) -> str:
+def not_addable(part: Any) -> str:
+    """Why something is no guidance, and where it belongs."""
     if isinstance(part, Modifier):
         return f"{_named(part)} modifies a source: write source | {type(part).__name__}(...)"
     if hasattr(part, "after_step"):
