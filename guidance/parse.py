@@ -61,6 +61,18 @@ def as_guidance(guidance: Guidance | str | None) -> Guidance | None:
     raise TypeError(not_addable(guidance))
 
 
+def written(text: str) -> Expression:
+    """Guidance from its written form, where there must be some.
+
+    Raises:
+        ValueError: for a text that cannot be read, and for ``"none"``.
+    """
+    found = parse_guidance(text)
+    if found is None:
+        raise ValueError(f"guidance {text!r} guides nothing: write cfg:3, or leave the call out")
+    return found
+
+
 def parse_guidance(text: str | None, models: Models | None = None) -> Expression | None:
     """Guidance from its written form; None for ``"none"``.
 

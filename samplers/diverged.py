@@ -4,7 +4,9 @@ The loop reads nothing from the device. Where its samples are not finite in the 
 once more, and looked at in each call.
 """
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,8 +16,16 @@ from fewstep.types import Denoiser, Guidance, Level, RunFacts
 Rerun = Callable[[Denoiser, Guidance | None], Tensor]
 
 
-class NotFiniteWarning(UserWarning, ValueError):
+class NotFiniteWarning(UserWarning, ValueError):  # noqa: N818
     """Samples are inf or nan. Where warnings are made errors, it is a ValueError."""
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """Within, samples that are not finite are an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotFiniteWarning)
+        yield
 
 
 class Watch:
@@ -83,7 +93,7 @@ def cause(denoiser: Denoiser, guidance: Guidance | None, calls: int, rerun: Reru
     guided = None if guidance is None else WatchedGuidance(guidance)
     end = rerun(network, guided)
     predicted = network if guided is None or guided.watch is None else guided.watch
-    states = [good for _, good, _ in predicted.calls][1:] + [all_finite(end)]
+    states = [*(good for _, good, _ in predicted.calls[1:]), all_finite(end)]
     for (level, before, after), state in zip(predicted.calls, states, strict=True):
         where = f"call {level.index + 1} of {calls}, at sigma/alpha = {level.rho:.4g}"
         if not before:

@@ -4,9 +4,7 @@ A mistake that is not stopped here comes out as a traceback from deep inside, or
 something else: a class that is not there, one image less, noise that holds no numbers.
 """
 
-import operator
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,27 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.models.calls import unbindable
+from fewstep.samplers.asked import named, whole
 from fewstep.samplers.finite import finite
-from fewstep.samplers.plan import Plan
 from fewstep.schedules.process import NoiseProcess
+from fewstep.types import Guidance
 
 ADAPTERS = (
     "wrap it in CallableDenoiser(fn, process), EDMDenoiser(net, process) or "
     "DiffusersDenoiser(model, process) of fewstep.models"
 )
-SCHEDULER = ("plan", "breakpoints", "set_timesteps")
 HOOK = ("check", "start", "after_step")
-
-
-def named(value: Any) -> str:
-    """What a wrong argument is, in a few words."""
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    if isinstance(value, Tensor):
-        return f"a tensor of {value.dtype} and shape {tuple(value.shape)}"
-    if value is None or isinstance(value, bool | int | float | str):
-        return repr(value)
-    return f"{type(value).__name__}"
 
 
 def check_denoiser(denoiser: Any) -> None:
@@ -59,51 +46,8 @@ def check_denoiser(denoiser: Any) -> None:
     )
 
 
-def check_sampler(sampler: Any) -> None:
-    """Raises TypeError for what is no spec, path, plan or scheduler of ours."""
-    if isinstance(sampler, str | Path | Plan):
-        return
-    if not isinstance(sampler, type) and all(hasattr(sampler, name) for name in SCHEDULER):
-        return
-    remedy = "write a spec, as 'unipc' or 'dpmpp:order=3'"
-    if isinstance(sampler, type):
-        remedy = f"make one, {sampler.__name__}(), or {remedy}"
-    elif hasattr(sampler, "set_timesteps"):
-        remedy = f"take one of ours, as fewstep.UniPC.from_config(scheduler.config), or {remedy}"
-    raise TypeError(
-        "sampler must be a spec, a plan, the path of one or a scheduler of fewstep, got "
-        f"{named(sampler)}: {remedy}"
-    )
-
-
-def call_count(nfe: Any) -> int | None:
-    """``nfe`` as an int; None stays None.
-
-    Raises:
-        TypeError: for anything but a whole number.
-    """
-    if nfe is None:
-        return None
-    return whole(nfe, "nfe, the number of network calls, must be a whole number such as 8")
-
-
-def whole(value: Any, otherwise: str) -> int:
-    """A whole number of any kind as an int: a truth value and 8.0 are none.
-
-    Raises:
-        TypeError: with ``otherwise`` and what it is.
-    """
-    got = TypeError(f"{otherwise}, got {named(value)}")
-    if isinstance(value, bool | np.bool_):
-        raise got
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise got from None
-
-
-def start_shape(shape: Any, noise: Any) -> tuple[int, ...]:
-    """The shape (n, ...) of the samples.
+def start_shape(shape: Any, noise: Any, name: str = "noise") -> tuple[int, ...]:
+    """The shape (n, ...) of the samples; ``name`` is that of the noise.
 
     Raises:
         TypeError: for noise that is no tensor, and a shape that is not made of whole numbers.
@@ -115,7 +59,7 @@ def start_shape(shape: Any, noise: Any) -> tuple[int, ...]:
         if sizes is None:
             raise ValueError("sample() needs shape=(n, ...) or noise=, and got neither")
         return sizes
-    _check_noise(noise)
+    _check_noise(noise, name)
     if sizes not in (None, tuple(noise.shape)):
         raise ValueError(
             f"shape is {sizes} and noise has the shape {tuple(noise.shape)}: leave shape out, or "
@@ -134,22 +78,22 @@ def _sizes(shape: Any) -> tuple[int, ...]:
     return sizes
 
 
-def _check_noise(noise: Any) -> None:
+def _check_noise(noise: Any, name: str) -> None:
     if not isinstance(noise, Tensor):
-        remedy = "; write torch.from_numpy(noise)" if isinstance(noise, np.ndarray) else ""
-        raise TypeError(f"noise must be a torch tensor (n, ...), got {named(noise)}{remedy}")
+        remedy = f"; write torch.from_numpy({name})" if isinstance(noise, np.ndarray) else ""
+        raise TypeError(f"{name} must be a torch tensor (n, ...), got {named(noise)}{remedy}")
     if not noise.is_floating_point():
-        remedy = "" if noise.is_complex() else "; write noise.float()"
-        raise ValueError(f"noise must be in floating point, got {noise.dtype}{remedy}")
+        remedy = "" if noise.is_complex() else f"; write {name}.float()"
+        raise ValueError(f"{name} must be in floating point, got {noise.dtype}{remedy}")
     if not noise.ndim or not len(noise):
         raise ValueError(
-            f"noise must be (n, ...) of at least one sample, got the shape {tuple(noise.shape)}"
+            f"{name} must be (n, ...) of at least one sample, got the shape {tuple(noise.shape)}"
         )
     if noise.is_meta or noise.layout is not torch.strided:
         kind = "on the meta device" if noise.is_meta else f"in the layout {noise.layout}"
-        raise ValueError(f"noise must be a plain tensor of numbers, got one {kind}")
+        raise ValueError(f"{name} must be a plain tensor of numbers, got one {kind}")
     if not torch.compiler.is_compiling():
-        finite(noise.detach(), "noise must be finite, and some of it is inf or nan: draw it anew")
+        finite(noise.detach(), f"{name} must be finite, and some of it is inf or nan: draw it anew")
 
 
 def sample_seeds(seeds: Any, n: int) -> Sequence[int]:
@@ -194,6 +138,18 @@ def check_place(device: Any, dtype: Any) -> None:
         raise ValueError(f"device {device!r} cannot be used ({reason}); try 'cpu'") from error
     if torch.device(device).type == "meta":
         raise ValueError("device 'meta' holds no numbers: nothing can be sampled there")
+
+
+def read_guidance(guidance: Guidance | str | None) -> Guidance | None:
+    """Guidance as it is, or of its written form.
+
+    Raises:
+        TypeError: for what is no guidance, with where it belongs.
+        ValueError: for a text that cannot be read.
+    """
+    from fewstep.guidance.parse import as_guidance  # which the samplers do without
+
+    return as_guidance(guidance)
 
 
 def check_beside(noise: Tensor, denoiser: Any) -> None:

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from fewstep.models.calls import returned
 from fewstep.samplers import given
+from fewstep.samplers.asked import call_count, check_sampler
 from fewstep.samplers.diverged import NotFiniteWarning, all_finite, cause
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.gaussian import Gaussian
@@ -21,12 +21,11 @@ from fewstep.samplers.run import enter, facts, levels, seeded_noise, start_scale
 from fewstep.samplers.tuned_files import load_start
 from fewstep.samplers.warm import fill_history, with_start
 from fewstep.schedules.process import NoiseProcess
-from fewstep.types import Denoiser, Guidance, Level, RunHook
+from fewstep.types import Denoiser, Guidance, RunHook
 
 __all__ = [
     "NotFiniteWarning",
     "Scheduler",
-    "Walk",
     "facts",
     "levels",
     "sample",
@@ -114,7 +113,7 @@ def sample(
     given.check_hooks(hooks)
     given.check_switches(callback, differentiable)
     given.check_cond(cond, denoiser, full[0])
-    guidance = read_guidance(guidance)
+    guidance = given.read_guidance(guidance)
     plan, scale, hooks = _planned(sampler, denoiser.process, nfe, guidance, hooks, cond)
     run = facts(plan, plan.history)
     for part in (*([] if guidance is None else [guidance]), *hooks):
@@ -123,50 +122,18 @@ def sample(
         noise = seeded_noise(seeds, full[1:], 0, device, dtype or torch.float32)
     noise = noise.to(device=device, dtype=dtype)
     given.check_beside(noise, denoiser)
-    walk = Walk(plan, scale, run.levels, noise, cond, hooks, seeds, differentiable)
-    x = walk(denoiser, guidance, callback)
-    if not torch.compiler.is_compiling() and not all_finite(x):
-        with torch.no_grad():
-            reason = cause(denoiser, guidance, len(run.levels), walk)
-        warnings.warn(
-            NotFiniteWarning(f"samples of {plan.name!r} are not finite: {reason}"), stacklevel=2
-        )
-    return x
 
-
-@dataclass(frozen=True)
-class Walk:
-    """A run that can be made again: all that it depends on but for the model.
-
-    Attributes:
-        plan: what is run.
-        scale: standard deviation of the noise at its start.
-        levels: of its calls.
-        noise, cond, hooks, seeds, differentiable: as in :func:`sample`.
-    """
-
-    plan: Plan
-    scale: float
-    levels: Sequence[Level]
-    noise: Tensor
-    cond: Any
-    hooks: Sequence[RunHook]
-    seeds: Sequence[int]
-    differentiable: bool
-
-    def __call__(
-        self,
+    def walk(
         denoiser: Denoiser,
         guidance: Guidance | None,
         callback: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        """Its samples, of a model under guidance."""
-        plan, seeds, draws = self.plan, self.seeds, 0
-        x = self.noise * self.scale
-        for hook in self.hooks:
-            x = hook.start(self.noise, x, self.levels[0])
+        """The run, as often as it is wanted: all its draws are keyed."""
+        x, draws = noise * scale, 0
+        for hook in hooks:
+            x = hook.start(noise, x, run.levels[0])
         guided = denoiser if guidance is None else guidance.wrap(denoiser, seeds)
-        evaluate = recomputed(guided, guidance) if self.differentiable else guided
+        evaluate = recomputed(guided, guidance) if differentiable else guided
 
         def draw(like: Tensor) -> Tensor:
             nonlocal draws
@@ -174,12 +141,12 @@ class Walk:
             return seeded_noise(seeds, like.shape[1:], draws, like.device, like.dtype)
 
         executor = Executor(plan)
-        fill_history(executor, x, self.hooks)
-        for level in self.levels:
-            x0 = returned(evaluate(x, level, self.cond), x, "the denoiser")
+        fill_history(executor, x, hooks)
+        for level in run.levels:
+            x0 = returned(evaluate(x, level, cond), x, "the denoiser")
             x = executor.step(plan.history + level.index, x0, x, draw)
-            if level.index + 1 == plan.calls or self.levels[level.index + 1].step > level.step:
-                for hook in self.hooks:
+            if level.index + 1 == plan.calls or run.levels[level.index + 1].step > level.step:
+                for hook in hooks:
                     ancestors = hook.after_step(x, x0, level, seeds)
                     if ancestors is not None:
                         x, x0 = executor.select(x, ancestors), x0.index_select(0, ancestors)
@@ -189,17 +156,13 @@ class Walk:
                 callback(level.index, x)
         return x
 
-
-def read_guidance(guidance: Guidance | str | None) -> Guidance | None:
-    """Guidance as it is, or of its written form.
-
-    Raises:
-        TypeError: for what is no guidance, with where it belongs.
-        ValueError: for a text that cannot be read.
-    """
-    from fewstep.guidance.parse import as_guidance  # which the samplers do without
-
-    return as_guidance(guidance)
+    x = walk(denoiser, guidance, callback)
+    if not torch.compiler.is_compiling() and not all_finite(x):
+        with torch.no_grad():
+            reason = cause(denoiser, guidance, len(run.levels), walk)
+        text = f"samples of {plan.name!r} are not finite: {reason}"
+        warnings.warn(NotFiniteWarning(text), stacklevel=2)
+    return x
 
 
 def _planned(
@@ -211,7 +174,7 @@ def _planned(
     cond: Any,
 ) -> tuple[Plan, float, tuple[RunHook, ...]]:
     """The plan of a run, which may start late, the deviation of its start noise, and its hooks."""
-    given.check_sampler(sampler)
+    check_sampler(sampler)
     starts = [hook.start_rho for hook in hooks if hook.start_rho is not None]
     if len(starts) > 1:
         raise ValueError(f"{len(starts)} hooks want to start the run late: pass one of them")
@@ -234,7 +197,7 @@ def _gaussian_of(sampler: str | Path | Plan | Scheduler) -> Gaussian | None:
 
 
 def _plan_of(scheduler: Scheduler, nfe: int | None, breakpoints: tuple[float, ...]) -> Plan:
-    count = given.call_count(nfe)
+    count = call_count(nfe)
     if count is None:
         name = type(scheduler).__name__
         raise ValueError(f"nfe, the number of network calls, is needed with a {name}; as in 8")

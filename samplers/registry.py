@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fewstep.samplers.asked import call_count, check_sampler
 from fewstep.samplers.compensation import dc
 from fewstep.samplers.ddim import ddim, euler, euler_ancestral
 from fewstep.samplers.deis import deis, ipndm
 from fewstep.samplers.dpmpp import dpmpp
-from fewstep.samplers.given import call_count, check_sampler
 from fewstep.samplers.heun import edm_stochastic, heun, heun_intervals
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.restart import restart, restart_steps
@@ -84,17 +84,16 @@ def build_plan(
         FileNotFoundError: if a path ends in .json and is not there.
     """
     check_sampler(sampler)
-    nfe, where = call_count(nfe), ""
+    nfe = call_count(nfe)
     if not isinstance(sampler, Plan):
         if not names_file(sampler):
             if nfe is None:
                 raise ValueError(f"the spec {sampler!r} needs nfe, a number of calls such as 8")
             return parse_spec(str(sampler)).build(process, nfe, breakpoints)
-        where = f"{sampler}: "
         sampler = load_plan(sampler, nfe)
     if nfe not in (None, sampler.calls):
         raise ValueError(
-            f"{where}the plan {sampler.name!r} makes {sampler.calls} calls, not {nfe}: leave nfe "
+            f"the plan {sampler.name!r} makes {sampler.calls} calls, not {nfe}: leave nfe "
             f"out, or make it {sampler.calls}"
         )
     check_process(sampler, process)

@@ -41,12 +41,14 @@ def load_plans(path: str | Path) -> tuple[Plan, ...]:
         ValueError: if it holds none, or one that this version cannot read.
     """
     table = read_table(path)
-    if table.get("kind") == "fewstep.plan":
-        return (Plan.from_table(table),)
-    held = table.get("plans")
+    single = table.get("kind") == "fewstep.plan"
+    held = [table] if single else table.get("plans")
     if not isinstance(held, list) or not held:
-        raise ValueError(f"{NO_PLAN}, and no scheduler config with plans")
-    return tuple(sorted(map(Plan.from_table, held), key=lambda plan: plan.calls))
+        raise ValueError(f"{path}: {NO_PLAN}, and no scheduler config with plans")
+    try:
+        return tuple(sorted(map(Plan.from_table, held), key=lambda plan: plan.calls))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def load_plan(path: str | Path, calls: int | None = None) -> Plan:
@@ -57,14 +59,18 @@ def load_plan(path: str | Path, calls: int | None = None) -> Plan:
         ValueError: if there is no such plan, or several and no number.
     """
     plans = load_plans(path)
-    if len(plans) == 1:  # of another number, which the caller tells of
-        return plans[0]
-    found = [plan for plan in plans if plan.calls == calls]
-    if not found:
-        numbers = ", ".join(str(plan.calls) for plan in plans)
-        asked = "say which" if calls is None else f"not of {calls}"
-        raise ValueError(f"{path} holds plans of {numbers} calls, {asked}")
-    return found[0]
+    found = [plan for plan in plans if calls in (None, plan.calls)]
+    if len(found) == 1:
+        return found[0]
+    numbers = ", ".join(str(plan.calls) for plan in plans)
+    if calls is None:
+        raise ValueError(f"{path} holds plans of {numbers} calls: say which by nfe")
+    if len(plans) == 1:
+        raise ValueError(
+            f"{path}: the plan {plans[0].name!r} makes {numbers} calls, not {calls}: leave nfe "
+            f"out, or make it {numbers}"
+        )
+    raise ValueError(f"{path} holds plans of {numbers} calls, not of {calls}")
 
 
 def read_table(path: str | Path) -> dict[str, Any]:
@@ -83,9 +89,9 @@ def read_table(path: str | Path) -> dict[str, Any]:
     try:
         table = json.loads(file.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(NO_PLAN) from error
+        raise ValueError(f"{path}: {NO_PLAN}") from error
     if not isinstance(table, dict):
-        raise ValueError(NO_PLAN)
+        raise ValueError(f"{path}: {NO_PLAN}")
     return table
 
 

@@ -12,7 +12,6 @@ from fewstep.eval.problems import Problem
 from fewstep.guidance import Counters, Expression
 from fewstep.samplers import build_plan, sample
 from fewstep.samplers.execute import Executor
-from fewstep.samplers.loop import Walk
 from fewstep.types import Denoiser, Level
 
 # On the bundled network its root mean square distance to torchdiffeq's dopri8 at tolerance 1e-5,
@@ -61,7 +60,7 @@ def fine_reference(
     plan = build_plan(NETWORK_SPEC, problem.process, calls, breakpoints)
     # With the table the code that made it is in the key, so that of the executor is enough.
     key = reference_key(
-        problem, guidance, plan.to_json(), inspect.getsource(Walk), noise, labels, by=Executor
+        problem, guidance, plan.to_json(), inspect.getsource(sample), noise, labels, by=Executor
     )
     unit = noise / problem.start_scale
 

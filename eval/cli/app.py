@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         reason = error.strerror if isinstance(error, OSError) else None
         where = getattr(error, "filename", None)
         message = f"{reason}: {where}" if reason and where else reason or str(error)
+        message = "; ".join((message, *getattr(error, "__notes__", ())))
         _fail(message, getattr(error, "exit_code", 2))
     except (KeyboardInterrupt, typer.Abort):
         status = 130

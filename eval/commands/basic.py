@@ -26,8 +26,11 @@ from fewstep.eval.reports.tables import best_of_grids, costs, seed_spread, subje
 from fewstep.eval.reports.titles import metric_title
 from fewstep.models import data
 from fewstep.samplers import sample as draw_samples
-from fewstep.samplers.tuned_files import load_start, warn_other_model
+from fewstep.samplers.diverged import refused
+from fewstep.samplers.tuned_files import load_start, names_file, warn_other_model
 from fewstep.samplers.warm import start_hooks
+
+DEFAULT_CALLS = 10  # of a spec in `fewstep sample`
 
 
 def run_and_report(sweep: Sweep) -> None:
@@ -94,7 +97,7 @@ class Drawing:
     n: int
     seed: int
     sampler: str
-    nfe: int
+    nfe: int | None  # None: 10, or those of a saved plan
     guidance: str
     device: str
 
@@ -119,7 +122,10 @@ def draw(drawing: Drawing, out: Path) -> None:
     device = resolve_device(drawing.device)
     problem = load_problem("fashion", device)
     guidance = read_guidance(drawing.guidance, problem).expression
-    plan = guided_plan(drawing.sampler, problem.process, drawing.nfe, guidance)
+    nfe = drawing.nfe
+    if nfe is None and not names_file(drawing.sampler):
+        nfe = DEFAULT_CALLS
+    plan = guided_plan(drawing.sampler, problem.process, nfe, guidance)
     warn_other_model(plan, problem.fingerprint, drawing.guidance)
     fit = load_start(drawing.sampler)
     across, rows_made = len(drawing.classes), 0
@@ -129,19 +135,19 @@ def draw(drawing: Drawing, out: Path) -> None:
         rows, meter = noise[start : start + 128], Meter(guidance)
         labels = chosen[torch.arange(start, start + len(rows), device=device) % across]
         seeds = [drawing.seed * 2**32 + 2**24 + start + i for i in range(len(rows))]
-        with torch.no_grad():
+        with torch.no_grad(), refused():
             x = draw_samples(
                 problem.denoiser, plan, plan.calls, noise=rows, cond=labels, guidance=meter,
                 seeds=seeds, hooks=start_hooks(plan, problem.process, fit, labels),
             )  # fmt: skip
         images.append(x.cpu())
         rows_made += meter.counters.rows
-    _write_columns(torch.cat(images), drawing, out)
+    _write_columns(torch.cat(images), drawing, plan.calls, out)
     cost = f"{plan.calls} calls, {rows_made / drawing.n:g} forward rows an image"
     print(f"{out}: {drawing.n} images, {plan.name}, {cost}")
 
 
-def _write_columns(images: torch.Tensor, drawing: Drawing, out: Path) -> None:
+def _write_columns(images: torch.Tensor, drawing: Drawing, calls: int, out: Path) -> None:
     from fewstep.eval.reports.figures import draw_images
 
     across = min(len(drawing.classes), len(images))
@@ -150,7 +156,7 @@ def _write_columns(images: torch.Tensor, drawing: Drawing, out: Path) -> None:
     lines = torch.cat([images, missing]).split(across)
     names = [data.CLASS_NAMES[c] for c in drawing.classes[:across]]
     guided = "" if drawing.guidance == "none" else f", {drawing.guidance}"
-    title = f"{drawing.sampler}, {drawing.nfe} calls, seed {drawing.seed}{guided}"
+    title = f"{drawing.sampler}, {calls} calls, seed {drawing.seed}{guided}"
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unfinished-") as folder:
         path = Path(folder) / "samples.png"
         rows = {" " * i: line for i, line in enumerate(lines)}

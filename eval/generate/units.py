@@ -31,6 +31,7 @@ from fewstep.eval.networks.micro_batches import strict_float32
 from fewstep.eval.problems import Problem
 from fewstep.guidance.context import Draws
 from fewstep.samplers import Plan, sample
+from fewstep.samplers.diverged import refused
 from fewstep.samplers.tuned_files import warn_other_model
 
 FORMAT = 2
@@ -177,14 +178,14 @@ class Generation:
         """Samples a unit.
 
         Raises:
-            ValueError: if a sample is not finite.
+            ValueError: if a sample is not finite, with the call that made it so.
         """
         problem, seeds = self.problem, list(self.seeds_of(unit))
         rows, filled = len(seeds), seeds + seeds[-1:] * (self.unit_size - len(seeds))
         labels, meter = self._labels(unit, filled), Meter(self._guidance.expression)
         clock = Clock(problem.device)
         with strict_float32(torch.device(problem.device)):
-            with clock.phase("solver"):
+            with clock.phase("solver"), refused():
                 x = sample(
                     clock.timed(problem.denoiser), self.plan, self.plan.calls,
                     shape=(len(filled), *problem.shape),

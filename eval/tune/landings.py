@@ -19,7 +19,6 @@ from fewstep.samplers.class_gaussians import ClassGaussians
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.gaussian import GaussianFit, level_of
 from fewstep.samplers.gaussian_fit import fit_channels, fit_classes, fit_gaussian, fit_shared
-from fewstep.samplers.loop import Walk
 from fewstep.samplers.tuning.scan import SCALES, Landings
 from fewstep.samplers.tuning.teacher import Teacher
 
@@ -60,7 +59,7 @@ def model_samples(
     breakpoints = () if guidance is None else guidance.breakpoints()
     plan = build_plan(SPEC, problem.process, CALLS, breakpoints)
     key = reference_key(
-        problem, guidance, plan.to_json(), "samples", inspect.getsource(Walk), noise, labels,
+        problem, guidance, plan.to_json(), "samples", inspect.getsource(sample), noise, labels,
         by=Executor,
     )  # fmt: skip
 
