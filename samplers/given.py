@@ -87,7 +87,7 @@ def _check_noise(noise: Any, name: str) -> None:
         raise ValueError(f"{name} must be in floating point, got {noise.dtype}{remedy}")
     if not noise.ndim or not len(noise):
         raise ValueError(
-            f"{name} must be (n, ...) of at least one sample, got the shape {tuple(noise.shape)}"
+            f"{name} must have the shape (n, ...), n at least 1, got {tuple(noise.shape)}"
         )
     if noise.is_meta or noise.layout is not torch.strided:
         kind = "on the meta device" if noise.is_meta else f"in the layout {noise.layout}"

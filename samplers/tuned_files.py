@@ -18,6 +18,7 @@ from fewstep.samplers.class_gaussians import ClassGaussians, load_gaussian, save
 from fewstep.samplers.gaussian import GaussianFit
 from fewstep.samplers.plan import NO_PLAN, Plan
 from fewstep.samplers.spec import SAMPLERS
+from fewstep.samplers.writing import writing
 
 CONFIG, START = "scheduler_config.json", "start.safetensors"
 
@@ -64,7 +65,7 @@ def load_plan(path: str | Path, calls: int | None = None) -> Plan:
         return found[0]
     numbers = ", ".join(str(plan.calls) for plan in plans)
     if calls is None:
-        raise ValueError(f"{path} holds plans of {numbers} calls: say which by nfe")
+        raise ValueError(f"{path} holds plans of {numbers} calls, say which by nfe")
     if len(plans) == 1:
         raise ValueError(
             f"{path}: the plan {plans[0].name!r} makes {numbers} calls, not {calls}: leave nfe "
@@ -180,7 +181,8 @@ def _replace(files: Mapping[Path, bytes]) -> None:
     parts = {path: path.with_name(f".{path.name}.part") for path in files}
     try:
         for path, content in files.items():
-            parts[path].write_bytes(content)
+            with writing(path):
+                parts[path].write_bytes(content)
         for path, part in parts.items():
             part.replace(path)
     finally:

@@ -1,8 +1,6 @@
 """What the commands of the command line do."""
 
-import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,13 @@ from fewstep.eval.bench.sweeps import Sweep
 from fewstep.eval.commands.bars import bar_columns
 from fewstep.eval.problems import load_problem
 from fewstep.eval.processes import launched, resolve_device
-from fewstep.eval.reports.results import PEER_PREFIX, Results, check_writable, metric_entry
+from fewstep.eval.reports.results import (
+    PEER_PREFIX,
+    Results,
+    all_or_nothing,
+    check_writable,
+    metric_entry,
+)
 from fewstep.eval.reports.summary import without_reference
 from fewstep.eval.reports.tables import best_of_grids, costs, seed_spread, subject
 from fewstep.eval.reports.titles import metric_title
@@ -157,8 +161,6 @@ def _write_columns(images: torch.Tensor, drawing: Drawing, calls: int, out: Path
     names = [data.CLASS_NAMES[c] for c in drawing.classes[:across]]
     guided = "" if drawing.guidance == "none" else f", {drawing.guidance}"
     title = f"{drawing.sampler}, {calls} calls, seed {drawing.seed}{guided}"
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unfinished-") as folder:
-        path = Path(folder) / "samples.png"
+    with all_or_nothing(out.parent) as folder:
         rows = {" " * i: line for i, line in enumerate(lines)}
-        draw_images(path, rows, title=title, columns=names)
-        os.replace(path, out)
+        draw_images(folder / out.name, rows, title=title, columns=names)

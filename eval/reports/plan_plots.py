@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from fewstep.eval.reports.figures import COLOURS, MARKERS
 from fewstep.samplers.plan import Plan, apply_ops
+from fewstep.samplers.writing import writing
 from fewstep.schedules.process import Array
 
 
@@ -85,7 +86,8 @@ def draw_plans(path: Path, plans: Mapping[str, Plan], title: str) -> None:
     for one, (name, matrix) in zip(axes, weights.items(), strict=True):
         _draw_weights(one, matrix, limit, f"weights, {name}")
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    figure.savefig(path)
+    with writing(path):
+        figure.savefig(path)
 
 
 def _draw_nodes(axes: Axes, plans: Mapping[str, Plan]) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 from torch import Tensor
 
+from fewstep.samplers.writing import writing
+
 SCHEMA = 2  # 1 had one guidance, and neither forward rows nor other costs
 # name in results -> (title, direction of better, format); titles.py adds the number of samples
 METRICS: dict[str, tuple[str, str, str]] = {
@@ -201,9 +203,14 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def all_or_nothing(folder: Path) -> Iterator[Path]:
-    """A scratch folder whose files move into ``folder`` when the block ends without an error."""
+    """A scratch folder whose files move into ``folder`` when the block ends without an error.
+
+    Raises:
+        OSError: with the name that the file would have had, if it cannot be written.
+    """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
         scratch = Path(name)
-        yield scratch
+        with writing(folder, scratch):
+            yield scratch
         for path in sorted(scratch.iterdir()):
             os.replace(path, folder / path.name)
