@@ -42,14 +42,12 @@ def load_plans(path: str | Path) -> tuple[Plan, ...]:
         ValueError: if it holds none, or one that this version cannot read.
     """
     table = read_table(path)
-    single = table.get("kind") == "fewstep.plan"
-    held = [table] if single else table.get("plans")
+    if table.get("kind") == "fewstep.plan":
+        return (Plan.from_table(table),)
+    held = table.get("plans")
     if not isinstance(held, list) or not held:
-        raise ValueError(f"{path}: {NO_PLAN}, and no scheduler config with plans")
-    try:
-        return tuple(sorted(map(Plan.from_table, held), key=lambda plan: plan.calls))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{NO_PLAN}, and no scheduler config with plans")
+    return tuple(sorted(map(Plan.from_table, held), key=lambda plan: plan.calls))
 
 
 def load_plan(path: str | Path, calls: int | None = None) -> Plan:
@@ -90,9 +88,9 @@ def read_table(path: str | Path) -> dict[str, Any]:
     try:
         table = json.loads(file.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {NO_PLAN}") from error
+        raise ValueError(NO_PLAN) from error
     if not isinstance(table, dict):
-        raise ValueError(f"{path}: {NO_PLAN}")
+        raise ValueError(NO_PLAN)
     return table
 
 

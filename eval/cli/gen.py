@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewstep.eval.cli.options import Device, Dtype, Guidance, Model, Prompts, Weights
+from fewstep.eval.cli.stopping import leave
 
 if TYPE_CHECKING:
     from fewstep.eval.generate.generation import Summary
@@ -70,9 +71,8 @@ def gen(
         return
     try:
         done = processes.gathered(_generate(run, recipe, out, processes, quiet))
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on with what is finished", err=True)
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as error:
+        leave(error, "interrupted; the same command goes on with what is finished")
     if processes.is_main:
         _report(out, done, quiet)
 

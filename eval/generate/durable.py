@@ -12,11 +12,14 @@ def write_durably(path: Path, content: bytes) -> None:
     Only one process may write ``path`` at a time.
     """
     part = path.with_name(f"{path.name}.part")
-    with writing(path), part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with writing(path), part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     # The new name is kept in the folder, which has a cache of its own.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
