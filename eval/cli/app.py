@@ -18,7 +18,7 @@ from fewstep.eval.cli.bench import bench
 from fewstep.eval.cli.calc import calc, convert, export, ref, verify
 from fewstep.eval.cli.gen import gen
 from fewstep.eval.cli.report import report
-from fewstep.eval.cli.stopping import leave, stoppable, was_stopped
+from fewstep.eval.cli.stopping import Stop, leave
 from fewstep.eval.cli.tune import tune
 
 INTERRUPTED = "interrupted; what is finished is kept"
@@ -64,7 +64,7 @@ def _fail(message: str, status: int = 2) -> None:
 def _output_is_lost() -> bool:
     """Whether what was printed can go nowhere (a full disk); it is dropped then."""
     try:
-        sys.stdout.flush()
+        print(flush=True)
     except OSError:
         # Python writes what is left at its end, and would fail with a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -83,14 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: always; status 0, 1 (unhealthy), 2 (user error), 3 (a
             feature extractor cannot be had here), 130 (interrupted) or 143 (terminated).
     """
+    stop = Stop()
     try:
-        with warnings.catch_warnings(), stoppable():
+        with warnings.catch_warnings(), stop.heard():
             warnings.showwarning = _show_warning
             status = app(args=arguments, prog_name="fewstep", standalone_mode=False)
             sys.stdout.flush()
     except (ValueError, TypeError, OSError) as error:
-        if was_stopped():
-            leave(error, INTERRUPTED)
+        if stop.among_others:
+            leave(INTERRUPTED, stop.number)
         if os.environ.get("FEWSTEP_DEBUG"):
             raise
         reason = error.strerror if isinstance(error, OSError) else None
@@ -100,14 +101,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         message = f"{reason}: {where}" if reason and where else reason or str(error)
         message = "; ".join((message, *getattr(error, "__notes__", ())))
         _fail(message, getattr(error, "exit_code", 2))
-    except (KeyboardInterrupt, typer.Abort) as error:
-        leave(error, INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort):
+        status = 130
     except Exception as error:
-        if was_stopped():
-            leave(error, INTERRUPTED)
+        if stop.among_others:
+            leave(INTERRUPTED, stop.number)
         # typer's own usage errors: of click's class, or of a copy of click in recent versions.
         describe = getattr(error, "format_message", None)
         if describe is None:
             raise
         _fail(f"{describe()} See fewstep --help.")
+    if status == 130:  # typer makes it of an interrupt
+        leave(INTERRUPTED, stop.number)
     raise SystemExit(status if isinstance(status, int) else 0)

@@ -1,5 +1,6 @@
 """The command ``fewstep gen``: samples into a folder, on one or several processes."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewstep.eval.cli.options import Device, Dtype, Guidance, Model, Prompts, Weights
-from fewstep.eval.cli.stopping import leave
+from fewstep.eval.cli.stopping import Stopped, leave
 
 if TYPE_CHECKING:
     from fewstep.eval.generate.generation import Summary
@@ -72,7 +73,8 @@ def gen(
     try:
         done = processes.gathered(_generate(run, recipe, out, processes, quiet))
     except KeyboardInterrupt as error:
-        leave(error, "interrupted; the same command goes on with what is finished")
+        text = "interrupted; the same command goes on with what is finished"
+        leave(text, error.number if isinstance(error, Stopped) else signal.SIGINT)
     if processes.is_main:
         _report(out, done, quiet)
 

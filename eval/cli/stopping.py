@@ -33,44 +33,51 @@ def world() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Within, both signals are exceptions, of which a process among several has one only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+class Stop:
+    """The signals of a command.
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        if world()[1] > 1:  # the launcher sends another one
+    Attributes:
+        number: of the one that asked for the end; 0 before.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Within, both signals are exceptions, of which a process among several gets one only."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._stop) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            if not self.among_others:  # the others' launcher may send more
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        if self.among_others:
             for each in SIGNALS:
                 signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
 
-    for number in SIGNALS:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        if not all(signal.getsignal(number) is signal.SIG_IGN for number in SIGNALS):
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    @property
+    def among_others(self) -> bool:
+        """Whether this process was stopped with its peers, whose end may be an error here."""
+        return self.number != 0 and world()[1] > 1
 
 
-def was_stopped() -> bool:
-    """Whether a process among several was asked to end; then its errors are of its peers' end."""
-    return world()[1] > 1 and all(signal.getsignal(each) is signal.SIG_IGN for each in SIGNALS)
-
-
-def leave(error: BaseException, text: str) -> NoReturn:
-    """Ends the process with the status of its signal, 128 and its number; rank 0 says ``text``.
+def leave(text: str, number: int) -> NoReturn:
+    """Ends the process with the status of a signal, 128 and its number; rank 0 says ``text``.
 
     Raises:
         SystemExit: always; but of several processes, which end at once: their group would wait for
             each other, and tell of lost connections.
     """
-    status = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
-    rank, count = world()
+    status, (rank, count) = 128 + (number or signal.SIGINT), world()
     if rank == 0:
         print(text, file=sys.stderr)
     if count > 1:
