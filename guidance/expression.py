@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
+from fewstep.checks import Checked
 from fewstep.guidance.context import Context
 from fewstep.guidance.driver import GuidedDenoiser
 from fewstep.guidance.rows import Direction, Steps, together
 from fewstep.types import Denoiser, RunFacts
 
 
-class Expression:
+class Expression(Checked):
     """A source, a sum, or either with modifiers; what ``sample(guidance=)`` takes."""
 
     def plan(self, ctx: Context) -> Steps:
@@ -113,7 +114,7 @@ class Source(Expression):
         return kept
 
 
-class Modifier:
+class Modifier(Checked):
     """Gates or reshapes the direction on its left.
 
     Attributes:

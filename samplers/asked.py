@@ -1,21 +1,12 @@
 """What every front door is asked for: a sampler, and a number of calls."""
 
-import operator
 from pathlib import Path
 from typing import Any
 
+from fewstep.checks import named, whole
 from fewstep.samplers.plan import Plan
 
 SCHEDULER = ("plan", "breakpoints", "set_timesteps")
-
-
-def named(value: Any) -> str:
-    """What a wrong argument is, in a few words."""
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    if value is None or isinstance(value, bool | int | float | str):
-        return repr(value)
-    return type(value).__name__
 
 
 def check_sampler(sampler: Any) -> None:
@@ -44,18 +35,3 @@ def call_count(nfe: Any) -> int | None:
     if nfe is None:
         return None
     return whole(nfe, "nfe, the number of network calls, must be a whole number such as 8")
-
-
-def whole(value: Any, otherwise: str) -> int:
-    """A whole number of any kind as an int: a truth value and 8.0 are none.
-
-    Raises:
-        TypeError: with ``otherwise`` and what it is.
-    """
-    got = TypeError(f"{otherwise}, got {named(value)}")
-    if isinstance(value, bool):
-        raise got
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise got from None

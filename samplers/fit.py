@@ -12,8 +12,8 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from fewstep.checks import whole
 from fewstep.samplers import given
-from fewstep.samplers.asked import whole
 from fewstep.samplers.compensation import compensate, corrector_ops, multistep_plan
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.linesearch import least_of_quartic, line_search

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewstep.checks import named, whole
 from fewstep.models.calls import unbindable
-from fewstep.samplers.asked import named, whole
 from fewstep.samplers.finite import finite
 from fewstep.schedules.process import NoiseProcess
 from fewstep.types import Guidance

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fewstep.checks import named
 from fewstep.samplers.asked import call_count, check_sampler
 from fewstep.samplers.compensation import dc
 from fewstep.samplers.ddim import ddim, euler, euler_ancestral
@@ -84,6 +85,11 @@ def build_plan(
         FileNotFoundError: if a path ends in .json and is not there.
     """
     check_sampler(sampler)
+    if not isinstance(process, NoiseProcess):
+        raise TypeError(
+            f"process must be a noise process of fewstep.schedules, got {named(process)}; a model "
+            "has it as .process"
+        )
     nfe = call_count(nfe)
     if not isinstance(sampler, Plan):
         if not names_file(sampler):

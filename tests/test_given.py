@@ -174,9 +174,7 @@ def test_a_plan_brings_its_number_of_calls(tmp_path: Path) -> None:
 def test_noise_beside_its_network() -> None:
     net = nn.Linear(4, 4, device="meta")
     denoiser = CallableDenoiser(net, PROCESS)
-    with pytest.raises(
-        ValueError, match=r"noise is on the device cpu and .* on meta: pass"
-    ):
+    with pytest.raises(ValueError, match=r"noise is on the device cpu and .* on meta: pass"):
         sample(denoiser, "ddim", 2, noise=NOISE)
 
 

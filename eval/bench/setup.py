@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 import fewstep
+from fewstep.checks import Checked
 from fewstep.eval.bench.guides import split_guidance
 from fewstep.eval.problems import Problem
 from fewstep.eval.scores import METRIC_CHOICES
@@ -21,7 +22,7 @@ EXACT = "exact"  # scores that only samples of an exact model have
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(Checked):
     """What to run.
 
     Args:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import fewstep
+from fewstep.checks import Checked, named
 from fewstep.eval.bench.guides import Meter, WrittenGuidance, read_guidance
 from fewstep.eval.bench.jobs import guided_plan, plan_digest, process_digest
 from fewstep.eval.cache import digest
@@ -72,7 +73,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(Checked):
     """Samples to be generated.
 
     Args:
@@ -103,6 +104,13 @@ class Generation:
     extractor: Extractor | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.problem, Problem):
+            raise TypeError(
+                f"problem must be one of load_problem, got {named(self.problem)}; as in "
+                "load_problem('fashion')"
+            )
+        if self.extractor is not None and not hasattr(self.extractor, "fingerprint"):
+            raise TypeError(f"extractor must be of load_extractor, got {named(self.extractor)}")
         check_seeds(self.seeds)
         if self.unit_size < 1:
             raise ValueError(f"unit_size must be at least 1, got {self.unit_size}")

@@ -10,12 +10,14 @@ from typing import Literal
 import numpy as np
 import torch
 
+from fewstep.checks import named
 from fewstep.eval.cache import digest
 from fewstep.eval.problems.classifiers import fashion_models, mixture_models
 from fewstep.eval.problems.problem import Problem
 from fewstep.models.bundled import bundled_denoiser, weights_sha256
 from fewstep.models.exact import MixtureDenoiser
 from fewstep.models.fashion import NUM_CLASSES
+from fewstep.samplers import given
 from fewstep.schedules import VE, Flow, NoiseProcess, discrete_vp
 
 ProblemDtype = Literal["float32", "float16", "bfloat16"]  # of a pipeline's network
@@ -105,11 +107,15 @@ def load_problem(
         ValueError: for an unknown name, or one that cannot be loaded, in one line.
         FileNotFoundError: if the bundled weights are missing, or the prompts.
     """
+    if not isinstance(name, str | Path):
+        raise TypeError(f"name must be that of a problem, as 'fashion', got {named(name)}")
+    name = str(name)
     from fewstep.eval.problems.loading import (  # which make problems themselves
         load_other,
         refuse_settings,
     )
 
+    given.check_place(device, None)
     if name not in PROBLEMS:
         return load_other(name, device, prompts, dtype)
     refuse_settings(name, prompts, dtype)
