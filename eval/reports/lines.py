@@ -142,7 +142,8 @@ def _results(path: Path, run: _Run) -> Results:
     expected = (end.get("rows"), end.get("images", found[1]))
     if found != expected:
         raise ValueError(
-            f"{path}, line {head['line']}: run {head['run']} has {found[0]} rows and {found[1]} sets of images of "
+            f"{path}, line {head['line']}: run {head['run']} has {found[0]} rows and {found[1]} "
+            "sets of images of "
             f"{expected[0]} and {expected[1]}; its lines were changed, restore the file"
         )
     if missing := [key for key in ("run", "started", "env", "settings") if key not in head]:
