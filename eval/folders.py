@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fewstep.samplers.writing import writing
+
 
 def cache_folder() -> Path:
     """``FEWSTEP_CACHE`` if set, else ``~/.cache/fewstep``."""
@@ -30,9 +32,14 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def all_or_nothing(folder: Path) -> Iterator[Path]:
-    """A scratch folder whose files move into ``folder`` when the block ends without an error."""
+    """A scratch folder whose files move into ``folder`` when the block ends without an error.
+
+    Raises:
+        OSError: with the name that the file would have had, if it cannot be written.
+    """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
         scratch = Path(name)
-        yield scratch
+        with writing(folder, scratch):
+            yield scratch
         for path in sorted(scratch.iterdir()):
             os.replace(path, folder / path.name)

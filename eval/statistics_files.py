@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.eval.frechet import as_gaussian
+from fewstep.samplers.writing import writing
 
 # What pickled arrays, numpy scalars and containers name; numpy moved its own in 2.0. Whatever it
 # returns, none of these runs code from the file.
@@ -155,7 +156,7 @@ def save_npz(
     extra: dict[str, Any] = {name: np.array(x) for name, x in known.items() if x is not None}
     if features is not None:
         extra["features"] = features.astype(np.float32)
-    with Path(path).open("wb") as file:
+    with writing(path), Path(path).open("wb") as file:
         np.savez_compressed(file, mu=statistics.mu, sigma=statistics.sigma, **extra)
 
 
@@ -195,7 +196,7 @@ def save_edm2(statistics: Mapping[str, FeatureStatistics], path: str | Path) -> 
     content: dict[str, Any] = {} if counts == {None} else {"num_images": counts.pop()}
     for metric, entry in statistics.items():
         content[metric] = {"mu": entry.mu, "sigma": entry.sigma}
-    with Path(path).open("wb") as file:
+    with writing(path), Path(path).open("wb") as file:
         pickle.dump(content, file, protocol=PROTOCOL)
 
 

@@ -17,13 +17,14 @@ from fewstep.guidance.contrast import CFG
 from fewstep.guidance.expression import Expression, guide
 from fewstep.guidance.independent import ICG
 from fewstep.guidance.levels import is_ours, looks_back, training_of
+from fewstep.guidance.parse import written
 from fewstep.guidance.pipeline_run import Run
 from fewstep.guidance.pipelines import Call, Network, PipelineDenoiser
 
 KEY = "_fewstep_guidance"  # of the attachment, among the attributes of the network
 
 
-def attach(pipe: Any, guidance: Expression) -> "Attachment":
+def attach(pipe: Any, guidance: Expression | str) -> "Attachment":
     """Guides a diffusers pipeline until ``detach(pipe)``.
 
     In a batch of [negative, positive] rows (``guidance_scale`` > 1; DiT: [labels, null labels]) the
@@ -37,7 +38,7 @@ def attach(pipe: Any, guidance: Expression) -> "Attachment":
     Args:
         pipe: DDPM, DiT, Stable Diffusion, SDXL, SD3 or Flux, also from an image or inpainting, with
             the scheduler it is to run with. One of ours puts nodes on ``guidance.breakpoints()``.
-        guidance: sources and modifiers.
+        guidance: sources and modifiers, or a text such as ``"cfg:7.5|interval:0.3,6"``.
 
     Returns:
         The attachment, with the ``counters`` of the last run.
@@ -49,6 +50,7 @@ def attach(pipe: Any, guidance: Expression) -> "Attachment":
     module = _module_of(pipe)
     if KEY in vars(module):
         raise ValueError("guidance is attached to this pipeline's network: detach(pipe) first")
+    guidance = written(guidance) if isinstance(guidance, str) else guidance
     return Attachment(pipe, module, guidance)
 
 

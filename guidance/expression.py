@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
+from fewstep.checks import Checked
 from fewstep.guidance.context import Context
 from fewstep.guidance.driver import GuidedDenoiser
 from fewstep.guidance.rows import Direction, Steps, together
 from fewstep.types import Denoiser, RunFacts
 
 
-class Expression:
+class Expression(Checked):
     """A source, a sum, or either with modifiers; what ``sample(guidance=)`` takes."""
 
     def plan(self, ctx: Context) -> Steps:
@@ -33,7 +34,7 @@ class Expression:
 
     def __add__(self, other: Any) -> "Expression":
         if not isinstance(other, Expression):
-            raise TypeError(_not_addable(other))
+            raise TypeError(not_addable(other))
         return Sum((*_terms(self), *_terms(other)))
 
     def __or__(self, other: Any) -> "Expression":
@@ -113,7 +114,7 @@ class Source(Expression):
         return kept
 
 
-class Modifier:
+class Modifier(Checked):
     """Gates or reshapes the direction on its left.
 
     Attributes:
@@ -224,7 +225,7 @@ class Piped(Expression):
 
 def guide(
     denoiser: Denoiser,
-    guidance: Expression,
+    guidance: Expression | str,
     seeds: Sequence[int] | None = None,
     *,
     max_rows: int | None = None,
@@ -233,15 +234,19 @@ def guide(
 
     Args:
         denoiser: the unguided one.
-        guidance: sources and modifiers.
+        guidance: sources and modifiers, or a text such as ``"cfg:3"``.
         seeds: one integer for each sample, which key all draws; None means 0 .. n - 1.
         max_rows: most rows in a call of the network, to bound memory; None means no limit.
 
     Raises:
         TypeError: for run hooks, which act on a run and belong into ``sample(hooks=)``.
     """
+    if isinstance(guidance, str):
+        from fewstep.guidance.parse import written  # which makes expressions itself
+
+        guidance = written(guidance)
     if not isinstance(guidance, Expression):
-        raise TypeError(_not_addable(guidance))
+        raise TypeError(not_addable(guidance))
     return GuidedDenoiser(denoiser, guidance, seeds, max_rows=max_rows)
 
 
@@ -253,7 +258,8 @@ def _named(part: Any) -> str:
     return type(part).__name__ if not isinstance(part, type) else f"the class {part.__name__}"
 
 
-def _not_addable(part: Any) -> str:
+def not_addable(part: Any) -> str:
+    """Why something is no guidance, and where it belongs."""
     if isinstance(part, Modifier):
         return f"{_named(part)} modifies a source: write source | {type(part).__name__}(...)"
     if hasattr(part, "after_step"):

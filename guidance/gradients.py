@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.checks import named
 from fewstep.guidance.context import Context, check_range, differentiated, gradient
 from fewstep.guidance.expression import Source
 from fewstep.guidance.rows import Direction, Steps
@@ -32,6 +33,8 @@ def takes_level(fn: Callable[..., Any], who: str, *, clean: bool) -> Noisy:
     Raises:
         ValueError: if it takes no time and is not declared to be for clean samples.
     """
+    if not callable(fn):
+        raise TypeError(f"{who} takes a function or a module, got {named(fn)}")
     if clean:
         return lambda x, level, cond: fn(x)
     plain = fn.forward if isinstance(fn, nn.Module) else fn

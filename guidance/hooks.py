@@ -8,13 +8,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from fewstep.checks import Checked
 from fewstep.guidance.context import Draws
 from fewstep.types import Level, RunFacts
 
 Potential = Literal["max", "diff", "add"]
 
 
-class BoostAndSkip:
+class BoostAndSkip(Checked):
     """Boost-and-Skip: starts late, from noise that is too strong, to end in rarer places.
 
     The run starts at sigma~ = sigma / alpha = ``start_rho`` (a node is moved there, and the calls
@@ -66,7 +67,7 @@ class BoostAndSkip:
         return None
 
 
-class FKSteering:
+class FKSteering(Checked):
     """Feynman-Kac steering: groups of particles, resampled in favour of a reward.
 
     The batch holds groups of ``particles`` consecutive samples. Every ``every`` solver steps within

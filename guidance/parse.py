@@ -16,6 +16,7 @@ from fewstep.guidance.kinds import Kinds
 
 if TYPE_CHECKING:
     from fewstep.guidance.expression import Expression, Modifier
+    from fewstep.types import Guidance
 
 SOURCES: "Kinds[Expression]" = Kinds({
     "cfg": "contrast.CFG", "icg": "independent.ICG", "tsg": "independent.TSG",
@@ -39,6 +40,39 @@ MODELS: dict[str, tuple[str, str]] = {
 EXAMPLES = "none, cfg:3, cfg:3|interval:0.2,2 or (icg:1.4|interval:0.28,2.9)+tsg"
 _TOKENS = re.compile(r"\s*([()|+]|[^()|+]+)")
 Models = Mapping[str, Callable[[], Any]]
+NO_MODELS: Models = {}
+MEMBERS = ("wrap", "breakpoints", "check")  # of guidance, see fewstep.types
+
+
+def as_guidance(guidance: "Guidance | str | None") -> "Guidance | None":
+    """Guidance as Python code is given it: as it is, or in its written form.
+
+    Raises:
+        TypeError: for what is no guidance, with where it belongs.
+        ValueError: for a text that cannot be read, or that needs a model.
+    """
+    if guidance is None:
+        return None
+    if isinstance(guidance, str):
+        return parse_guidance(guidance)
+    from fewstep.guidance.expression import Modifier, not_addable
+
+    whole = not isinstance(guidance, type) and not isinstance(guidance, Modifier)
+    if whole and all(callable(getattr(guidance, name, None)) for name in MEMBERS):
+        return guidance
+    raise TypeError(not_addable(guidance))
+
+
+def written(text: str) -> "Expression":
+    """Guidance from its written form, where there must be some.
+
+    Raises:
+        ValueError: for a text that cannot be read, and for ``"none"``.
+    """
+    found = parse_guidance(text)
+    if found is None:
+        raise ValueError(f"guidance {text!r} guides nothing: write cfg:3, or leave the call out")
+    return found
 
 
 def parse_guidance(text: str | None, models: Models | None = None) -> "Expression | None":
@@ -46,19 +80,24 @@ def parse_guidance(text: str | None, models: Models | None = None) -> "Expressio
 
     Args:
         text: as in the module's heading.
-        models: functions that load what the parts of ``MODELS`` need, by the name there.
+        models: functions that load what the parts of ``MODELS`` need, by the name there; None
+            where nothing is known of them, as in ``sample(guidance="cfg:3")``.
 
     Raises:
         ValueError: for anything that is not guidance, with what is known; for a model that is not
             there.
     """
-    if text is None or text.strip() == "none":
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise TypeError(f"guidance is written as a text such as 'cfg:3', got {text!r}")
+    if text.strip() == "none":
         return None
     from fewstep.guidance.expression import Expression
 
     tokens = [token.strip() for token in _TOKENS.findall(text) if token.strip()]
     try:
-        found, rest = _piped(tokens, models or {})
+        found, rest = _piped(tokens, NO_MODELS if models is None else models)
     except TypeError as error:
         raise ValueError(f"guidance {text!r}: {error}") from error
     if rest or not isinstance(found, Expression):
@@ -112,7 +151,9 @@ def _part(text: str, models: Models) -> Any:
     arguments = _arguments(name, rest, names)
     if model:
         if needed not in models:
-            raise ValueError(f"{name} needs a {needed}, and there is none for this problem")
+            here = f"which no text names: write {kinds[name].__name__}(..., {model}=...)"
+            none = "and there is none for this problem"
+            raise ValueError(f"{name} needs a {needed}, {here if models is NO_MODELS else none}")
         arguments[model] = models[needed]()
     missing = [
         key for key, p in inspect.signature(kinds[name]).parameters.items()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fewstep.models.calls import called, name_of, returned
 from fewstep.models.prediction import (
     PredictionType,
     check_prediction_type,
@@ -112,10 +113,11 @@ class DiffusersDenoiser:
             **self._cond_inputs(_expand(self.uncond, len(x)) if cond is None else cond, x, dtype),
             **self._options,
         }
-        output = self.model(**inputs)
-        output = output if isinstance(output, Tensor) else output[0]
-        if output.shape[1] == 2 * x.shape[1]:
+        how = f"model({', '.join(f'{key}=' for key in inputs)})"
+        output = _sample_of(called(self.model, how, **inputs))
+        if isinstance(output, Tensor) and output.ndim > 1 and output.shape[1] == 2 * x.shape[1]:
             output = output[:, : x.shape[1]]
+        output = returned(output, x, name_of(self.model))
         return to_data(output.to(x.dtype), x, level, self.prediction_type)
 
     def null_cond(self, cond: Any) -> Any:
@@ -136,6 +138,13 @@ class DiffusersDenoiser:
                 )
             cond = {self._cond_key: cond}
         return {key: _to_network(value, x, dtype) for key, value in cond.items()}
+
+
+def _sample_of(output: Any) -> Any:
+    """The tensor of what diffusers' networks return: a tuple, or an output with names."""
+    if hasattr(output, "to_tuple"):
+        output = output.to_tuple()
+    return output[0] if isinstance(output, tuple) and output else output
 
 
 def _to_network(value: Any, x: Tensor, dtype: torch.dtype) -> Any:
@@ -195,10 +204,13 @@ class EDMDenoiser:
         """The data prediction, of the shape and dtype of ``x``.
 
         Raises:
-            ValueError: at alpha = 0, where sigma / alpha is infinite.
+            TypeError: for a network that takes other arguments, or returns no tensor.
+            ValueError: at alpha = 0, where sigma / alpha is infinite; for another shape.
         """
         dtype = _module_dtype(self.net, x.dtype)
-        return self.net(*edm_input(x, level, dtype, "an EDM network"), cond).to(x.dtype)
+        inputs = edm_input(x, level, dtype, "an EDM network")
+        output = called(self.net, "net(x, sigma, labels)", *inputs, cond)
+        return returned(output, x, name_of(self.net)).to(x.dtype)
 
     def null_cond(self, cond: Tensor) -> Tensor | None:
         """The unconditional labels of the shape of ``cond``; None where they are not known."""
@@ -236,5 +248,7 @@ class CallableDenoiser:
 
     def __call__(self, x: Tensor, level: Level, cond: Any = None) -> Tensor:
         where = level if self.passes == "level" else _times(x, level.time)
-        output = self.fn(x, where) if cond is None else self.fn(x, where, cond)
+        inputs = (x, where) if cond is None else (x, where, cond)
+        how = f"fn({', '.join(['x', self.passes, 'cond'][: len(inputs)])})"
+        output = returned(called(self.fn, how, *inputs), x, name_of(self.fn))
         return to_data(output, x, level, self.prediction_type)

@@ -151,10 +151,23 @@ class MixtureDenoiser:
         return torch.stack(parts, dim=1).to(x.dtype)
 
     def denoise(self, x: Tensor, level: Level, cond: Tensor | None = None) -> Tensor:
-        """E[x0 | x], of the shape and dtype of ``x`` (n, ...), in pieces of bounded memory."""
+        """E[x0 | x], of the shape and dtype of ``x`` (n, ...), in pieces of bounded memory.
+
+        Raises:
+            TypeError: for a condition that is no tensor.
+            ValueError: for samples of another shape than the means', and labels that are not (n,).
+        """
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(
+                f"x has the shape {tuple(x.shape)}, and samples of this mixture (n, "
+                f"{', '.join(map(str, self.shape))})"
+            )
         rows = max(1, CHUNK_ELEMENTS // len(self.means))
         pieces = [slice(start, start + rows) for start in range(0, len(x), rows)]
-        parts = [self._denoise(x[p], level, None if cond is None else cond[p]) for p in pieces]
+        labels = cond if isinstance(cond, Tensor) else None
+        if cond is not None and labels is None:
+            raise TypeError(f"cond must be an (n,) tensor of classes, got {type(cond).__name__}")
+        parts = [self._denoise(x[p], level, None if labels is None else labels[p]) for p in pieces]
         return torch.cat(parts).to(x.dtype) if parts else torch.empty_like(x)
 
     def _denoise(self, x: Tensor, level: Level, cond: Tensor | None) -> Tensor:
@@ -200,6 +213,8 @@ class MixtureDenoiser:
             return None
         if self.labels is None:
             raise ValueError("this mixture has no classes: cond must be None, or pass labels=")
+        if cond.ndim != 1:
+            raise ValueError(f"cond must be (n,) classes, got the shape {tuple(cond.shape)}")
         return (cond[:, None] == self.labels) | (cond[:, None] == self.num_classes)
 
     def _logits(self, x: Tensor, level: Level, cond: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fewstep.checks import named, whole
 from fewstep.samplers import settings
 from fewstep.samplers.auto import chosen_grid
 from fewstep.samplers.registry import SAMPLERS
@@ -66,6 +67,11 @@ def choose(
             for a count that is not that of the levels, a value out of its range, or fewer nodes
             than breakpoints.
     """
+    if count is not None:
+        count = whole(count, "num_inference_steps must be a whole number such as 8")
+    for name, values in (("timesteps", timesteps), ("sigmas", sigmas)):
+        if values is not None and not hasattr(values, "__len__"):
+            raise TypeError(f"{name} must be a list of numbers, got {named(values)}")
     levels = timesteps if sigmas is None else sigmas
     if levels is None and count is None:
         raise ValueError("pass one of num_inference_steps, timesteps= and sigmas=")

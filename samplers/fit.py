@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.checks import whole
 from fewstep.progress import Progress
+from fewstep.samplers import given
 from fewstep.samplers.compensation import compensate, corrector_ops, multistep_plan
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.linesearch import least_of_quartic, line_search
@@ -33,7 +35,7 @@ def fit_compensation(
     noises: Tensor,
     nfe: int,
     *,
-    guidance: Guidance | None = None,
+    guidance: Guidance | str | None = None,
     cond: Any = None,
     sampler: str = "unipc",
     sweeps: int = 2,
@@ -53,7 +55,7 @@ def fit_compensation(
         noises: (n, ...) unit noise, as of ``sample(noise=)``. The paper's n = 10 is for images;
             with few elements in a sample take 100.
         nfe: calls of the sampler, >= 2.
-        guidance: as it will be used.
+        guidance: as it will be used, or a text such as ``"cfg:3"``.
         cond: handed to the denoiser.
         sampler: spec of a deterministic solver of one call a step, with its grid if any;
             ``grid=auto`` means that of ``dc``.
@@ -65,12 +67,19 @@ def fit_compensation(
         a warning, if nothing lowers the error on these noises.
 
     Raises:
+        TypeError: for arguments of another kind.
         ValueError: for arguments outside these, or a denoiser whose results are not finite.
     """
+    given.check_denoiser(denoiser)
+    nfe = whole(nfe, "nfe, the number of network calls, must be a whole number such as 8")
+    sweeps = whole(sweeps, "sweeps must be a whole number")
     if nfe < 2:
         raise ValueError(f"there is nothing to compensate with nfe = {nfe}: it takes 2 calls")
-    if noises.ndim < 2 or not len(noises):
-        raise ValueError(f"noises need the shape (n, ...), got {tuple(noises.shape)}")
+    count = given.start_shape(None, noises, "noises")
+    if len(count) < 2:
+        raise ValueError(f"noises need the shape (n, ...), got {count}")
+    given.check_cond(cond, denoiser, count[0])
+    guidance = given.read_guidance(guidance)
     if sweeps < 0:
         raise ValueError(f"sweeps must be at least 0, got {sweeps}")
     breakpoints = () if guidance is None else guidance.breakpoints()

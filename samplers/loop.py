@@ -1,5 +1,6 @@
 """Sampling without diffusers: a denoiser, a sampler, a number of calls."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -7,6 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fewstep.models.calls import returned
+from fewstep.samplers import given
+from fewstep.samplers.asked import call_count, check_sampler
+from fewstep.samplers.diverged import NotFiniteWarning, all_finite, cause
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.gaussian import Gaussian
 from fewstep.samplers.plan import Plan
@@ -18,7 +23,15 @@ from fewstep.samplers.warm import fill_history, with_start
 from fewstep.schedules.process import NoiseProcess
 from fewstep.types import Denoiser, Guidance, RunHook
 
-__all__ = ["Scheduler", "facts", "levels", "sample", "seeded_noise", "start_scale"]
+__all__ = [
+    "NotFiniteWarning",
+    "Scheduler",
+    "facts",
+    "levels",
+    "sample",
+    "seeded_noise",
+    "start_scale",
+]
 
 
 @runtime_checkable
@@ -40,12 +53,12 @@ class Scheduler(Protocol):
 def sample(
     denoiser: Denoiser,
     sampler: str | Path | Plan | Scheduler,
-    nfe: int,
+    nfe: int | None = None,
     *,
     shape: Sequence[int] | None = None,
     noise: Tensor | None = None,
     cond: Any = None,
-    guidance: Guidance | None = None,
+    guidance: Guidance | str | None = None,
     hooks: Sequence[RunHook] = (),
     seeds: Sequence[int] | None = None,
     device: torch.device | str | None = None,
@@ -55,18 +68,25 @@ def sample(
 ) -> Tensor:
     """Draws samples with ``nfe`` calls of the denoiser.
 
+    What is wrong with an argument is said in one line that names it, before anything runs. Labels
+    and noise are read for that, once; in the loop nothing is.
+
     Args:
         denoiser: the model, with its noise process.
         sampler: a spec (``"unipc"``, ``"dpmpp:order=3,grid=karras"``), a plan, the path of one (a
             file or a folder, see :mod:`fewstep.samplers.tuned_files`), or one of our schedulers.
         nfe: network calls, >= 1; guidance may run several rows in a call. A hook that starts the
-            run late saves the calls before.
-        shape: (n, ...) of the result; needed unless ``noise`` is given.
-        noise: (n, ...) unit noise to start from; drawn from ``seeds`` if None.
-        cond: handed to the denoiser.
-        guidance: wraps the denoiser. Nodes are moved to where it is switched on and off.
+            run late saves the calls before. None takes the number of a plan, which has its own.
+        shape: (n, ...) of the result; needed unless ``noise`` is given, whose shape it must be.
+        noise: (n, ...) unit noise to start from, finite; drawn from ``seeds`` if None.
+        cond: handed to the denoiser. Class labels are an (n,) integer tensor, in 0 .. K - 1 where
+            the denoiser has ``num_classes`` = K.
+        guidance: wraps the denoiser, or a text as of ``--guidance``, ``"cfg:2"``
+            (:func:`fewstep.guidance.parse_guidance`). Nodes are moved to where it is switched on
+            and off.
         hooks: act on the start and on which samples go on; after the last step as well.
         seeds: n integers; every draw for sample i depends on seeds[i] alone. None: 0 .. n - 1.
+            One integer alone is refused, since it might mean the first or all: write a range.
         device, dtype: of the result; those of ``noise`` if None.
         callback: called with (evaluation, sample) after each evaluation.
         differentiable: keep no activations of a call for the backward pass, which calls again: one
@@ -77,61 +97,84 @@ def sample(
         (n, ...) samples at the end of the plan.
 
     Raises:
-        ValueError: if the sampler does not fit the process, the guidance or a hook, shape, noise
-            and seeds disagree, or guidance cannot be called again (``differentiable``).
+        TypeError: for an argument of another kind.
+        ValueError: for a value that is not allowed; if the sampler does not fit the process, the
+            guidance or a hook, shape, noise, labels and seeds disagree, or guidance cannot be
+            called again (``differentiable``).
+
+    Warns:
+        NotFiniteWarning: if samples are inf or nan, with the call that made them so, for which the
+            run is made once more.
     """
-    if noise is None and shape is None:
-        raise ValueError("sample() needs shape=(n, ...) or noise=")
-    full = tuple(noise.shape if noise is not None else shape or ())
-    seeds = range(full[0]) if seeds is None else seeds
-    if len(seeds) != full[0]:
-        raise ValueError(f"{len(seeds)} seeds for {full[0]} samples; give one for each")
+    given.check_denoiser(denoiser)
+    full = given.start_shape(shape, noise)
+    seeds = given.sample_seeds(seeds, full[0])
+    given.check_place(device, dtype)
+    given.check_hooks(hooks)
+    given.check_switches(callback, differentiable)
+    given.check_cond(cond, denoiser, full[0])
+    guidance = given.read_guidance(guidance)
     plan, scale, hooks = _planned(sampler, denoiser.process, nfe, guidance, hooks, cond)
     run = facts(plan, plan.history)
-    if guidance is not None:
-        guidance.check(run)
+    for part in (*([] if guidance is None else [guidance]), *hooks):
+        part.check(run)
     if noise is None:
         noise = seeded_noise(seeds, full[1:], 0, device, dtype or torch.float32)
     noise = noise.to(device=device, dtype=dtype)
-    x = noise * scale
-    for hook in hooks:
-        hook.check(run)
-        x = hook.start(noise, x, run.levels[0])
-    guided = denoiser if guidance is None else guidance.wrap(denoiser, seeds)
-    evaluate = recomputed(guided, guidance) if differentiable else guided
-    draws = 0
+    given.check_beside(noise, denoiser)
 
-    def draw(like: Tensor) -> Tensor:
-        nonlocal draws
-        draws += 1
-        return seeded_noise(seeds, like.shape[1:], draws, like.device, like.dtype)
+    def walk(
+        denoiser: Denoiser,
+        guidance: Guidance | None,
+        callback: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """The run, as often as it is wanted: all its draws are keyed."""
+        x, draws = noise * scale, 0
+        for hook in hooks:
+            x = hook.start(noise, x, run.levels[0])
+        guided = denoiser if guidance is None else guidance.wrap(denoiser, seeds)
+        evaluate = recomputed(guided, guidance) if differentiable else guided
 
-    executor = Executor(plan)
-    fill_history(executor, x, hooks)
-    for level in run.levels:
-        x0 = evaluate(x, level, cond)
-        x = executor.step(plan.history + level.index, x0, x, draw)
-        if level.index + 1 == plan.calls or run.levels[level.index + 1].step > level.step:
-            for hook in hooks:
-                ancestors = hook.after_step(x, x0, level, seeds)
-                if ancestors is not None:
-                    x, x0 = executor.select(x, ancestors), x0.index_select(0, ancestors)
-                    if isinstance(guided, Remembering):
-                        guided.select(ancestors)
-        if callback is not None:
-            callback(level.index, x)
+        def draw(like: Tensor) -> Tensor:
+            nonlocal draws
+            draws += 1
+            return seeded_noise(seeds, like.shape[1:], draws, like.device, like.dtype)
+
+        executor = Executor(plan)
+        fill_history(executor, x, hooks)
+        for level in run.levels:
+            x0 = returned(evaluate(x, level, cond), x, "the denoiser")
+            x = executor.step(plan.history + level.index, x0, x, draw)
+            if level.index + 1 == plan.calls or run.levels[level.index + 1].step > level.step:
+                for hook in hooks:
+                    ancestors = hook.after_step(x, x0, level, seeds)
+                    if ancestors is not None:
+                        x, x0 = executor.select(x, ancestors), x0.index_select(0, ancestors)
+                        if isinstance(guided, Remembering):
+                            guided.select(ancestors)
+            if callback is not None:
+                callback(level.index, x)
+        return x
+
+    x = walk(denoiser, guidance, callback)
+    if not torch.compiler.is_compiling() and not all_finite(x):
+        with torch.no_grad():
+            reason = cause(denoiser, guidance, len(run.levels), walk)
+        text = f"samples of {plan.name!r} are not finite: {reason}"
+        warnings.warn(NotFiniteWarning(text), stacklevel=2)
     return x
 
 
 def _planned(
     sampler: str | Path | Plan | Scheduler,
     process: NoiseProcess,
-    nfe: int,
+    nfe: int | None,
     guidance: Guidance | None,
     hooks: Sequence[RunHook],
     cond: Any,
 ) -> tuple[Plan, float, tuple[RunHook, ...]]:
     """The plan of a run, which may start late, the deviation of its start noise, and its hooks."""
+    check_sampler(sampler)
     starts = [hook.start_rho for hook in hooks if hook.start_rho is not None]
     if len(starts) > 1:
         raise ValueError(f"{len(starts)} hooks want to start the run late: pass one of them")
@@ -139,7 +182,7 @@ def _planned(
     if isinstance(sampler, str | Path | Plan):
         plan = build_plan(sampler, process, nfe, breakpoints)
     else:
-        plan = build_plan(_plan_of(sampler, nfe, breakpoints), process, nfe)
+        plan = build_plan(_plan_of(sampler, nfe, breakpoints), process)
     hooks = with_start(plan, process, hooks, lambda: _gaussian_of(sampler), cond)
     if starts:
         return *enter(plan, starts[0], process, breakpoints), hooks
@@ -153,11 +196,15 @@ def _gaussian_of(sampler: str | Path | Plan | Scheduler) -> Gaussian | None:
     return getattr(sampler, "gaussian", None)
 
 
-def _plan_of(scheduler: Scheduler, nfe: int, breakpoints: tuple[float, ...]) -> Plan:
+def _plan_of(scheduler: Scheduler, nfe: int | None, breakpoints: tuple[float, ...]) -> Plan:
+    count = call_count(nfe)
+    if count is None:
+        name = type(scheduler).__name__
+        raise ValueError(f"nfe, the number of network calls, is needed with a {name}; as in 8")
     own = scheduler.breakpoints
     scheduler.breakpoints = (*own, *breakpoints)
     try:
-        scheduler.set_timesteps(nfe)
+        scheduler.set_timesteps(count)
     finally:
         scheduler.breakpoints = own
     return scheduler.plan

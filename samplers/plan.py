@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from fewstep.samplers.writing import write_whole
 from fewstep.schedules.process import Array
 
 SCHEMA = 1
@@ -176,10 +177,7 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Writes the table as JSON, whole or not at all."""
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        part.write_text(self.to_json() + "\n")
-        part.replace(path)
+        write_whole(path, self.to_json() + "\n")
 
     def renamed(self, name: str) -> "Plan":
         return replace(self, name=name)

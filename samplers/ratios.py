@@ -14,6 +14,7 @@ import numpy as np
 
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.spec import parse_spec
+from fewstep.samplers.writing import write_whole
 
 
 def check_ratios(ratios: Sequence[float], nfe: int) -> None:
@@ -70,10 +71,7 @@ class RatioFile:
 
     def save(self, path: str | Path) -> None:
         """Writes the file, whole or not at all."""
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        part.write_text(self.to_json() + "\n")
-        part.replace(path)
+        write_whole(path, self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

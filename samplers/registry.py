@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fewstep.checks import named
+from fewstep.samplers.asked import call_count, check_sampler
 from fewstep.samplers.compensation import dc
 from fewstep.samplers.ddim import ddim, euler, euler_ancestral
 from fewstep.samplers.deis import deis, ipndm
@@ -61,7 +63,7 @@ DEFAULT_SPECS = ("ddim", "dpmpp", "unipc", "deis", "ipndm", "heun")
 def build_plan(
     sampler: str | Path | Plan,
     process: NoiseProcess,
-    nfe: int,
+    nfe: int | None = None,
     breakpoints: Sequence[float] = (),
 ) -> Plan:
     """A plan from a spec, the path of a saved plan, or a plan.
@@ -70,22 +72,36 @@ def build_plan(
         sampler: the spec, path or plan. A file or folder may hold several plans
             (:mod:`fewstep.samplers.tuned_files`), of which the one of ``nfe`` calls is taken.
         process: the noise process of the model.
-        nfe: network calls.
+        nfe: network calls; None takes the number of a plan, which a spec does not have.
         breakpoints: ratios sigma / alpha where the denoiser may jump, as guidance that is switched
             on there. Nodes of a spec's grid are moved onto them, and no step looks back across
             one. A plan is taken as it is, with a warning if it has no level there.
 
     Raises:
-        ValueError: if a given plan has another number of calls or another process, or a spec's grid
-            has too few nodes for the breakpoints.
+        TypeError: for a sampler, or a number of calls, of another kind.
+        ValueError: if a given plan has another number of calls or another process, a file several
+            plans and no number tells which, a spec has no number, or its grid too few nodes for
+            the breakpoints.
         FileNotFoundError: if a path ends in .json and is not there.
     """
+    check_sampler(sampler)
+    if not isinstance(process, NoiseProcess):
+        raise TypeError(
+            f"process must be a noise process of fewstep.schedules, got {named(process)}; a model "
+            "has it as .process"
+        )
+    nfe = call_count(nfe)
     if not isinstance(sampler, Plan):
         if not names_file(sampler):
+            if nfe is None:
+                raise ValueError(f"the spec {sampler!r} needs nfe, a number of calls such as 8")
             return parse_spec(str(sampler)).build(process, nfe, breakpoints)
         sampler = load_plan(sampler, nfe)
-    if sampler.calls != nfe:
-        raise ValueError(f"the plan {sampler.name!r} makes {sampler.calls} calls, not {nfe}")
+    if nfe not in (None, sampler.calls):
+        raise ValueError(
+            f"the plan {sampler.name!r} makes {sampler.calls} calls, not {nfe}: leave nfe "
+            f"out, or make it {sampler.calls}"
+        )
     check_process(sampler, process)
     called = sampler.sigmas(native=False)[sampler.history :]
     warn_unsnapped(f"the plan {sampler.name!r}", called, breakpoints)

@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from fewstep.samplers.writing import writing
+
 INDEX = "model_index.json"
 NAME = "fewstep.py"
 MARK = '"""Where diffusers finds the scheduler of this pipeline'
@@ -101,7 +103,7 @@ def _replace(path: Path, text: str) -> None:
     """Writes a file in one step: whoever reads it finds the old one or the new one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     try:
-        with os.fdopen(handle, "w") as file:
+        with writing(path), os.fdopen(handle, "w") as file:
             file.write(text)
         os.chmod(name, 0o644)  # mkstemp makes files that nobody else can read
         os.replace(name, path)

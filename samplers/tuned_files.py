@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewstep.samplers.plan import NO_PLAN, Plan
 from fewstep.samplers.spec import SAMPLERS
+from fewstep.samplers.writing import writing
 
 if TYPE_CHECKING:  # a start is tensors, and takes torch; plans do not
     from fewstep.samplers.class_gaussians import ClassGaussians
@@ -59,14 +60,18 @@ def load_plan(path: str | Path, calls: int | None = None) -> Plan:
         ValueError: if there is no such plan, or several and no number.
     """
     plans = load_plans(path)
-    if len(plans) == 1:  # of another number, which the caller tells of
-        return plans[0]
-    found = [plan for plan in plans if plan.calls == calls]
-    if not found:
-        numbers = ", ".join(str(plan.calls) for plan in plans)
-        asked = "say which" if calls is None else f"not of {calls}"
-        raise ValueError(f"{path} holds plans of {numbers} calls, {asked}")
-    return found[0]
+    found = [plan for plan in plans if calls in (None, plan.calls)]
+    if len(found) == 1:
+        return found[0]
+    numbers = ", ".join(str(plan.calls) for plan in plans)
+    if calls is None:
+        raise ValueError(f"{path} holds plans of {numbers} calls, say which by nfe")
+    if len(plans) == 1:
+        raise ValueError(
+            f"{path}: the plan {plans[0].name!r} makes {numbers} calls, not {calls}: leave nfe "
+            f"out, or make it {numbers}"
+        )
+    raise ValueError(f"{path} holds plans of {numbers} calls, not of {calls}")
 
 
 def read_table(path: str | Path) -> dict[str, Any]:
@@ -182,7 +187,8 @@ def _replace(files: Mapping[Path, bytes]) -> None:
     parts = {path: path.with_name(f".{path.name}.part") for path in files}
     try:
         for path, content in files.items():
-            parts[path].write_bytes(content)
+            with writing(path):
+                parts[path].write_bytes(content)
         for path, part in parts.items():
             part.replace(path)
     finally:

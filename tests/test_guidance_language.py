@@ -73,7 +73,7 @@ HOOK, STEER = BoostAndSkip(), FKSteering(lambda x: x.sum(1))
         (lambda: A + STEER, r"sample\(hooks=\["),
         (lambda: guide(MODEL, HOOK), r"sample\(hooks=\["),
         (lambda: guide(MODEL, ON), r"write source \| Interval"),
-        (lambda: guide(MODEL, "cfg:3"), r"sources such as CFG\(3\)"),
+        (lambda: guide(MODEL, 3), r"sources such as CFG\(3\)"),
         (lambda: A + 3, r"sources such as CFG\(3\)"),
     ],
 )

@@ -1,5 +1,6 @@
 """``fewstep plan`` of saved and tuned plans, and the command line with them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from command_line import call, tree
 from PIL import Image
 
+from fewstep.eval.bench.jobs import DEFAULT_CALLS, make_jobs
+from fewstep.eval.bench.sweeps import read_sweep
 from fewstep.eval.problems import load_problem
 from fewstep.eval.reports.plan_plots import nodes, step_weights
 from fewstep.samplers import DEFAULT_SPECS, Plan, build_plan
@@ -177,3 +180,35 @@ def test_sample_and_gen_take_tuned_plans(tmp_path: Path, capsys) -> None:
                config)  # fmt: skip
     assert call("gen", "-s", tmp_path / "usual.json", "-o", tmp_path / "run", "--seeds", "0-3") == 0
     assert "4 samples" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not WEIGHTS.exists(), reason="no bundled weights")
+def test_commands_take_the_number_of_calls_of_a_plan(tmp_path: Path, capsys) -> None:
+    """Without ``--nfe``; with another one they refuse, in a line that names the file."""
+    path, folder = tmp_path / "m3.json", tmp_path / "m"
+    plans = [build_plan("ddim", PROCESS, n) for n in (2, 3)]
+    plans[1].save(path)
+    save_tuned(folder, plans, scheduler_config(PROCESS, "epsilon"))
+    bench = ("bench", "--problem", "fashion", "-s", path, "--n", "2", "--out", tmp_path / "b")
+    commands = {
+        "sample": ("sample", "--sampler", path, "--n", "1", "--out", tmp_path / "s.png"),
+        "gen": ("gen", "-s", path, "--seeds", "0-1", "-o", tmp_path / "g"),
+        "bench": (*bench, "-s", "euler"),
+    }
+    for name, command in commands.items():
+        assert call(*command, "--nfe", "4") == 2
+        printed = capsys.readouterr()
+        (line,) = [line for line in printed.err.splitlines() if not line.startswith("warning: ")]
+        assert line.startswith(f"error: {path}")
+        assert "3 calls" in line
+        assert "leave nfe out" in line
+        assert name == "bench" or not printed.out
+    assert call(*commands["sample"]) == 0
+    assert "1 images, ddim, 3 calls" in capsys.readouterr().out
+    assert call(*commands["gen"], "--quiet") == 0
+    assert json.loads((tmp_path / "g" / "config.json").read_text())["config"]["nfe"] == 3
+    settings = read_sweep(None, {"samplers": [str(path), "euler"]})
+    jobs = make_jobs(settings.samplers, PROCESS, settings.nfe)
+    assert [job.nfe for job in jobs] == [3, *DEFAULT_CALLS]
+    jobs = make_jobs([str(folder), "euler"], PROCESS, [3, 4])
+    assert [(job.sampler, job.nfe) for job in jobs] == [("m", 3), ("euler", 3), ("euler", 4)]

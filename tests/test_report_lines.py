@@ -182,3 +182,24 @@ def test_colour_images_and_negative_distances_are_drawn(tmp_path: Path) -> None:
     for name in ("kid.png", "samples-nfe04.png"):
         assert (tmp_path / name).stat().st_size > 5000
         assert f"({name})" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize("change", ["a list", "a field less", "an image that is none"])
+def test_what_is_wrong_names_the_file_and_the_line(change: str, tmp_path: Path) -> None:
+    path = tmp_path / LINES
+    append_run(sample_results(guidance=("none",), seeds=(0,)), path)
+    good = path.read_text().splitlines()
+    for number, text in enumerate(good, 1):
+        line = json.loads(text)
+        if change == "a list":
+            line = [line]
+        elif change == "a field less" and line["kind"] in ("run", "row"):
+            del line["started" if line["kind"] == "run" else "calls"]
+        elif change == "an image that is none" and line["kind"] == "images":
+            line["png"] = "bm8gaW1hZ2U="
+        else:
+            continue
+        path.write_text("\n".join([*good[: number - 1], json.dumps(line), *good[number:]]) + "\n")
+        with pytest.raises(ValueError, match=rf"results\.jsonl, line {number}: ") as caught:
+            read_runs(path)
+        assert "\n" not in str(caught.value)

@@ -256,20 +256,23 @@ def test_another_model_warns(tmp_path: Path) -> None:
 
 
 def test_the_benchmark_runs_what_a_folder_holds(tmp_path: Path) -> None:
-    """At every number of calls that it has plans for, from the Gaussian of its class."""
+    """At every number of calls that it has plans for, or those that are asked for."""
     problem = load_problem("fashion-exact")
     process, fit = problem.process, diagonal_fit()
     plans, folder = [landed(process, n) for n in (3, 4)], tmp_path / "m"
     save_tuned(folder, plans, config_of(process), fit)
-    jobs = make_jobs(split_specs([f"{folder}"]), process, [7])
+    jobs = make_jobs(split_specs([f"{folder}"]), process, None)
     assert [(job.sampler, job.nfe) for job in jobs] == [("m", 3), ("m", 4)]
+    assert [job.nfe for job in make_jobs([str(folder)], process, [4, 7])] == [4]
+    with pytest.raises(ValueError, match=r"m makes 3, 4 calls, and nfe asks for 7: leave nfe out"):
+        make_jobs([str(folder)], process, [7])
     shifted = replace(fit, mean=fit.mean + 1)
     save_tuned(folder, plans, config_of(process), shifted)
-    again = make_jobs([str(folder)], process, [7])
+    again = make_jobs([str(folder)], process, None)
     assert all(a.identity != b.identity for a, b in zip(jobs, again, strict=True))
     (folder / "start.safetensors").unlink()
     with pytest.raises(ValueError, match="starts from a Gaussian"):
-        make_jobs([str(folder)], process, [7])
+        make_jobs([str(folder)], process, None)
     with pytest.raises(ValueError, match="a run's settings cannot keep"):
         Generation(problem, plans[0], 3, range(4))
 

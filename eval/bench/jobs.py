@@ -27,6 +27,7 @@ from fewstep.samplers.warm import start_hooks
 from fewstep.schedules import NoiseProcess, discrete_vp
 
 DOPRI5_TOLERANCE = 1e-3
+DEFAULT_CALLS = (5, 8, 10, 20)  # of specs, where none are asked for
 
 
 @dataclass(frozen=True)
@@ -96,17 +97,21 @@ def _is_valid(spec: str) -> bool:
 def make_jobs(
     specs: Iterable[str],
     process: NoiseProcess,
-    nfe: Sequence[int],
+    nfe: Sequence[int] | None,
     guidance: Expression | None = None,
 ) -> list[Job]:
-    """Jobs for specs, paths of saved plans (at their own numbers of calls) and ``dopri5``.
+    """Jobs for specs, paths of saved plans and ``dopri5``.
+
+    Plans make their own numbers of calls: all of them with ``nfe`` None, where specs make
+    ``DEFAULT_CALLS``, and else those that ``nfe`` asks for.
 
     Raises:
         ValueError: if one of them cannot be built for the process and a number of calls, or does
-            not fit the guidance.
+            not fit the guidance; for a file without a plan of any of the numbers.
         FileNotFoundError: if a plan is not there.
     """
-    if bad := [n for n in nfe if n < 1]:
+    counts = DEFAULT_CALLS if nfe is None else nfe
+    if bad := [n for n in counts if n < 1]:
         raise ValueError(f"nfe must be at least 1, got {bad[0]}")
     jobs: list[Job] = []
     for spec in specs:
@@ -116,16 +121,30 @@ def make_jobs(
             name, fit = Path(spec).name, load_start(spec)
             jobs += [
                 _planned(name, plan, process, plan.calls, guidance, fit)
-                for plan in load_plans(spec)
+                for plan in _plans_of(spec, nfe)
             ]
         else:
             parsed = str(parse_spec(spec))
-            jobs += [_planned(parsed, spec, process, n, guidance) for n in nfe]
+            jobs += [_planned(parsed, spec, process, n, guidance) for n in counts]
     return jobs
 
 
+def _plans_of(path: str, nfe: Sequence[int] | None) -> list[Plan]:
+    """The plans of a file that are asked for: all, or those of these numbers of calls."""
+    plans = load_plans(path)
+    found = [plan for plan in plans if nfe is None or plan.calls in nfe]
+    if not found:
+        own, asked = (
+            ", ".join(map(str, counts)) for counts in ([p.calls for p in plans], nfe or ())
+        )
+        raise ValueError(
+            f"{path} makes {own} calls, and nfe asks for {asked}: leave nfe out, or add {own}"
+        )
+    return found
+
+
 def guided_plan(
-    sampler: str | Plan, process: NoiseProcess, nfe: int, guidance: Expression | None
+    sampler: str | Plan, process: NoiseProcess, nfe: int | None, guidance: Expression | None
 ) -> Plan:
     """The plan that :func:`fewstep.sample` would make under guidance.
 

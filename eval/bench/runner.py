@@ -22,6 +22,7 @@ from torch import Tensor
 from fewstep.eval.bench.collect import collect
 from fewstep.eval.bench.guides import read_guidance, split_guidance
 from fewstep.eval.bench.jobs import (
+    DEFAULT_CALLS,
     make_jobs,
     make_peer_jobs,
     process_digest,
@@ -110,13 +111,14 @@ def prepare(bench: Bench, device: str) -> Work:
     _check_metrics(bench, problem, bool(extractor))
     sampled = compiled(problem) if bench.compile else problem
     warn_of_strangers(split_specs(bench.samplers), problem, split_guidance(bench.guidance))
-    cases, nfe = [], sorted(set(bench.nfe))
+    cases: list[Case] = []
+    nfe = None if bench.nfe is None else sorted(set(bench.nfe))
     for text in split_guidance(bench.guidance):
         guidance = read_guidance(text, sampled)
         specs, expression = split_specs(bench.samplers), guidance.expression
         jobs = make_jobs(specs, problem.process, nfe, expression)
         if bench.peers == "diffusers":
-            jobs += make_peer_jobs(problem.process, nfe, expression)
+            jobs += make_peer_jobs(problem.process, nfe or DEFAULT_CALLS, expression)
         cases.append(Case(guidance, jobs))
     work = Work(bench, problem, sampled, cases, extractor or None, reference)
     work.scores()  # raises for what cannot be scored

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 import fewstep
+from fewstep.checks import Checked
 from fewstep.eval.bench.guides import split_guidance
 from fewstep.eval.metric_choices import EXACT as EXACT
 from fewstep.eval.metric_choices import METRIC_CHOICES
@@ -20,13 +21,14 @@ from fewstep.samplers import DEFAULT_SPECS
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(Checked):
     """What to run.
 
     Args:
         problem: a model, as ``fewstep.eval.problems.load_problem`` reads it.
         samplers: specs, paths of saved plans, ``dopri5``, or ``all``.
-        nfe: network calls, each >= 1.
+        nfe: network calls, each >= 1; None for 5, 8, 10 and 20, and of a saved plan its own. With
+            numbers, a plan must make one of them.
         n: samples, >= 2.
         seed: of the starting noise, >= 0.
         repeats: how often, with seeds ``seed``, ``seed + 1`` and so on, >= 1.
@@ -50,7 +52,7 @@ class Bench:
 
     problem: str = "fashion"
     samplers: Sequence[str] = DEFAULT_SPECS
-    nfe: Sequence[int] = (5, 8, 10, 20)
+    nfe: Sequence[int] | None = None
     n: int = 128
     seed: int = 0
     repeats: int = 1
@@ -66,7 +68,7 @@ class Bench:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if not self.nfe or min(self.nfe) < 1:
+        if self.nfe is not None and (not self.nfe or min(self.nfe) < 1):
             raise ValueError(f"nfe must be at least 1, got {list(self.nfe)}")
         if self.n < 2:
             raise ValueError(f"n must be at least 2 samples, got {self.n}")

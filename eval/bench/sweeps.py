@@ -19,6 +19,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fewstep.eval.bench.setup import Bench
+from fewstep.samplers.writing import write_whole
 
 COMMA_LISTS = ("nfe", "metrics")
 KINDS = {"int": "whole numbers", "bool": "true or false", "string": "text", "path": "a path"}
@@ -57,7 +58,7 @@ def read_sweep(path: Path | None = None, given: Mapping[str, Any] | None = None)
 
 def save_sweep(bench: Bench, path: Path) -> None:
     """Writes all options, also those that were left at their defaults."""
-    path.write_text(yaml.safe_dump(resolved(bench), sort_keys=False))
+    write_whole(path, yaml.safe_dump(resolved(bench), sort_keys=False))
 
 
 def resolved(bench: Bench) -> dict[str, Any]:

@@ -18,7 +18,10 @@ from fewstep.eval.cli.bench import bench
 from fewstep.eval.cli.calc import calc, convert, export, ref, verify
 from fewstep.eval.cli.gen import gen
 from fewstep.eval.cli.report import report
+from fewstep.eval.cli.stopping import Stop, leave
 from fewstep.eval.cli.tune import tune
+
+INTERRUPTED = "interrupted; what is finished is kept"
 
 app = typer.Typer(
     add_completion=False,
@@ -60,6 +63,17 @@ def _fail(message: str, status: int = 2) -> None:
     raise SystemExit(status)
 
 
+def _output_is_lost() -> bool:
+    """Whether what was printed can go nowhere (a full disk); it is dropped then."""
+    try:
+        print(flush=True)
+    except OSError:
+        # Python writes what is left at its end, and would fail with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def _show_warning(message: Warning | str, *rest: Any, **more: Any) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
@@ -69,27 +83,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: always; status 0, 1 (unhealthy), 2 (user error), 3 (a
-            feature extractor cannot be had here) or 130 (interrupted).
+            feature extractor cannot be had here), 130 (interrupted) or 143 (terminated).
     """
+    stop = Stop()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), stop.heard():
             warnings.showwarning = _show_warning
             status = app(args=arguments, prog_name="fewstep", standalone_mode=False)
+            sys.stdout.flush()
     except (ValueError, TypeError, OSError) as error:
+        if stop.among_others:
+            leave(INTERRUPTED, stop.number)
         if os.environ.get("FEWSTEP_DEBUG"):
             raise
         reason = error.strerror if isinstance(error, OSError) else None
         where = getattr(error, "filename", None)
+        if reason and where is None and _output_is_lost():
+            where = "standard output"
         message = f"{reason}: {where}" if reason and where else reason or str(error)
+        message = "; ".join((message, *getattr(error, "__notes__", ())))
         _fail(message, getattr(error, "exit_code", 2))
     except (KeyboardInterrupt, typer.Abort):
         status = 130
     except Exception as error:
+        if stop.among_others:
+            leave(INTERRUPTED, stop.number)
         # typer's own usage errors: of click's class, or of a copy of click in recent versions.
         describe = getattr(error, "format_message", None)
         if describe is None:
             raise
         _fail(f"{describe()} See fewstep --help.")
-    if status == 130:
-        print("interrupted; what is finished is kept", file=sys.stderr)
+    if status == 130:  # typer makes it of an interrupt
+        leave(INTERRUPTED, stop.number)
     raise SystemExit(status if isinstance(status, int) else 0)

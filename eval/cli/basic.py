@@ -14,7 +14,9 @@ def sample(
     n: Annotated[int, typer.Option("--n", help="Images.")] = 80,
     seed: Seed = 0,
     sampler: Annotated[str, typer.Option(help="Spec or saved plan.")] = "ipndm",
-    nfe: Annotated[int, typer.Option(help="Network calls.")] = 10,
+    nfe: Annotated[
+        int | None, typer.Option(help="Network calls; 10 for a spec, those of a saved plan.")
+    ] = None,
     guidance: Guidance = "none",
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("samples.png"),
     device: Device = "auto",

@@ -26,7 +26,10 @@ def bench(
         typer.Argument(help="YAML file of these options by name; those given here count more."),
     ] = None,
     samplers: Specs = None,
-    nfe: Annotated[str, typer.Option(help="Network calls, a comma list.")] = "5,8,10,20",
+    nfe: Annotated[
+        str | None,
+        typer.Option(help="Network calls, a comma list. Default: 5,8,10,20; a saved plan's own."),
+    ] = None,
     # torchrun takes --n for the beginning of an option of its own.
     n: Annotated[int, typer.Option("--n", "--count", help="Samples, at least 2.")] = 128,
     seed: Seed = 0,

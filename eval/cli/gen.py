@@ -1,11 +1,13 @@
 """The command ``fewstep gen``: samples into a folder, on one or several processes."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fewstep.eval.cli.options import Device, Dtype, Guidance, Model, Prompts, Weights
+from fewstep.eval.cli.stopping import Stopped, leave
 from fewstep.progress import Progress
 
 if TYPE_CHECKING:
@@ -71,9 +73,9 @@ def gen(
             return
         try:
             done = processes.gathered(_generate(run, recipe, out, processes, progress))
-        except KeyboardInterrupt:
-            typer.echo("interrupted; the same command goes on with what is finished", err=True)
-            raise SystemExit(130) from None
+        except KeyboardInterrupt as error:
+            text = "interrupted; the same command goes on with what is finished"
+            leave(text, error.number if isinstance(error, Stopped) else signal.SIGINT)
         if processes.is_main:
             _report(out, done, quiet, progress)
 

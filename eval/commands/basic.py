@@ -1,7 +1,5 @@
 """What the commands of the command line do."""
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +15,24 @@ from fewstep.eval.bench.sweeps import Sweep
 from fewstep.eval.commands.text import print_line, print_table
 from fewstep.eval.problems import load_problem
 from fewstep.eval.processes import launched, resolve_device
-from fewstep.eval.reports.results import PEER_PREFIX, Results, check_writable, metric_entry
+from fewstep.eval.reports.results import (
+    PEER_PREFIX,
+    Results,
+    all_or_nothing,
+    check_writable,
+    metric_entry,
+)
 from fewstep.eval.reports.summary import without_reference
 from fewstep.eval.reports.tables import best_of_grids, costs, seed_spread, subject
 from fewstep.eval.reports.titles import metric_title
 from fewstep.models import data
 from fewstep.progress import Progress
 from fewstep.samplers import sample as draw_samples
-from fewstep.samplers.tuned_files import load_start, warn_other_model
+from fewstep.samplers.diverged import refused
+from fewstep.samplers.tuned_files import load_start, names_file, warn_other_model
 from fewstep.samplers.warm import start_hooks
+
+DEFAULT_CALLS = 10  # of a spec in `fewstep sample`
 
 
 def run_and_report(sweep: Sweep, progress: Progress) -> None:
@@ -78,7 +85,7 @@ class Drawing:
     n: int
     seed: int
     sampler: str
-    nfe: int
+    nfe: int | None  # None: 10, or those of a saved plan
     guidance: str
     device: str
 
@@ -103,7 +110,10 @@ def draw(drawing: Drawing, out: Path, progress: Progress) -> None:
     device = resolve_device(drawing.device)
     problem = load_problem("fashion", device)
     guidance = read_guidance(drawing.guidance, problem).expression
-    plan = guided_plan(drawing.sampler, problem.process, drawing.nfe, guidance)
+    nfe = drawing.nfe
+    if nfe is None and not names_file(drawing.sampler):
+        nfe = DEFAULT_CALLS
+    plan = guided_plan(drawing.sampler, problem.process, nfe, guidance)
     warn_other_model(plan, problem.fingerprint, drawing.guidance)
     fit = load_start(drawing.sampler)
     across, rows_made = len(drawing.classes), 0
@@ -114,7 +124,7 @@ def draw(drawing: Drawing, out: Path, progress: Progress) -> None:
         rows, meter = noise[start : start + 128], Meter(guidance)
         labels = chosen[torch.arange(start, start + len(rows), device=device) % across]
         seeds = [drawing.seed * 2**32 + 2**24 + start + i for i in range(len(rows))]
-        with torch.no_grad():
+        with torch.no_grad(), refused():
             x = draw_samples(
                 problem.denoiser, plan, plan.calls, noise=rows, cond=labels, guidance=meter,
                 seeds=seeds, hooks=start_hooks(plan, problem.process, fit, labels),
@@ -122,13 +132,13 @@ def draw(drawing: Drawing, out: Path, progress: Progress) -> None:
         images.append(x.cpu())
         rows_made += meter.counters.rows
     progress.at(drawing.n, drawing.n)
-    _write_columns(torch.cat(images), drawing, out)
+    _write_columns(torch.cat(images), drawing, plan.calls, out)
     progress.close()
     cost = f"{plan.calls} calls, {rows_made / drawing.n:g} forward rows an image"
     print(f"{out}: {drawing.n} images, {plan.name}, {cost}")
 
 
-def _write_columns(images: torch.Tensor, drawing: Drawing, out: Path) -> None:
+def _write_columns(images: torch.Tensor, drawing: Drawing, calls: int, out: Path) -> None:
     from fewstep.eval.reports.figures import draw_images
 
     across = min(len(drawing.classes), len(images))
@@ -137,9 +147,7 @@ def _write_columns(images: torch.Tensor, drawing: Drawing, out: Path) -> None:
     lines = torch.cat([images, missing]).split(across)
     names = [data.CLASS_NAMES[c] for c in drawing.classes[:across]]
     guided = "" if drawing.guidance == "none" else f", {drawing.guidance}"
-    title = f"{drawing.sampler}, {drawing.nfe} calls, seed {drawing.seed}{guided}"
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unfinished-") as folder:
-        path = Path(folder) / "samples.png"
+    title = f"{drawing.sampler}, {calls} calls, seed {drawing.seed}{guided}"
+    with all_or_nothing(out.parent) as folder:
         rows = {" " * i: line for i, line in enumerate(lines)}
-        draw_images(path, rows, title=title, columns=names)
-        os.replace(path, out)
+        draw_images(folder / out.name, rows, title=title, columns=names)

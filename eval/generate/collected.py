@@ -17,6 +17,7 @@ from fewstep.eval.generate.verification import complete
 from fewstep.eval.images.sets import COLOURS, GREY
 from fewstep.eval.moments import ExactMoments
 from fewstep.eval.networks.extractors import Extractor
+from fewstep.samplers.writing import writing
 
 
 def unit_tensors(folder: str | Path) -> Iterator[dict[str, Tensor]]:
@@ -145,7 +146,8 @@ def export_png(folder: str | Path, path: str | Path) -> None:
         target = Path(made) / "images"
         target.mkdir()
         for name, content in pictures():
-            (target / name).write_bytes(content)
+            with writing(path / name):
+                (target / name).write_bytes(content)
         target.replace(path)  # all of them, or none
 
 
@@ -154,7 +156,8 @@ def _finished_file(path: Path) -> Iterator[Path]:
     """A temporary name, which becomes ``path`` at the end."""
     part = path.with_name(path.name + ".part")
     try:
-        yield part
+        with writing(path):
+            yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

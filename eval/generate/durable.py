@@ -1,9 +1,9 @@
 """Writing to disk such that a crash, of the process or of the machine, takes nothing back."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from fewstep.samplers.writing import writing
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -12,11 +12,14 @@ def write_durably(path: Path, content: bytes) -> None:
     Only one process may write ``path`` at a time.
     """
     part = path.with_name(f"{path.name}.part")
-    with _named(path), part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with writing(path), part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     # The new name is kept in the folder, which has a cache of its own.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -27,7 +30,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 def append_durably(path: Path, line: str) -> None:
     """Adds a line to a file."""
-    with _named(path), path.open("ab+") as file:
+    with writing(path), path.open("ab+") as file:
         if size := file.seek(0, os.SEEK_END):
             file.seek(size - 1)
             if file.read(1) != b"\n":  # the last line was cut off by a crash
@@ -35,14 +38,3 @@ def append_durably(path: Path, line: str) -> None:
         file.write(f"{line}\n".encode())
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Within, an error tells its file: that of a full disk, of a call on an open file, does not."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise

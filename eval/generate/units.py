@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import fewstep
+from fewstep.checks import Checked, named
 from fewstep.eval.bench.guides import Meter, WrittenGuidance, read_guidance
 from fewstep.eval.bench.jobs import guided_plan, plan_digest, process_digest
 from fewstep.eval.cache import digest
@@ -31,6 +32,7 @@ from fewstep.eval.networks.micro_batches import strict_float32
 from fewstep.eval.problems import Problem
 from fewstep.guidance.context import Draws
 from fewstep.samplers import Plan, sample
+from fewstep.samplers.diverged import refused
 from fewstep.samplers.tuned_files import warn_other_model
 
 FORMAT = 2
@@ -71,7 +73,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(Checked):
     """Samples to be generated.
 
     Args:
@@ -102,6 +104,13 @@ class Generation:
     extractor: Extractor | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.problem, Problem):
+            raise TypeError(
+                f"problem must be one of load_problem, got {named(self.problem)}; as in "
+                "load_problem('fashion')"
+            )
+        if self.extractor is not None and not hasattr(self.extractor, "fingerprint"):
+            raise TypeError(f"extractor must be of load_extractor, got {named(self.extractor)}")
         check_seeds(self.seeds)
         if self.unit_size < 1:
             raise ValueError(f"unit_size must be at least 1, got {self.unit_size}")
@@ -177,14 +186,14 @@ class Generation:
         """Samples a unit.
 
         Raises:
-            ValueError: if a sample is not finite.
+            ValueError: if a sample is not finite, with the call that made it so.
         """
         problem, seeds = self.problem, list(self.seeds_of(unit))
         rows, filled = len(seeds), seeds + seeds[-1:] * (self.unit_size - len(seeds))
         labels, meter = self._labels(unit, filled), Meter(self._guidance.expression)
         clock = Clock(problem.device)
         with strict_float32(torch.device(problem.device)):
-            with clock.phase("solver"):
+            with clock.phase("solver"), refused():
                 x = sample(
                     clock.timed(problem.denoiser), self.plan, self.plan.calls,
                     shape=(len(filled), *problem.shape),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from fewstep.checks import named
 from fewstep.schedules import VE, Flow, NoiseProcess, discrete_vp
 
 if TYPE_CHECKING:
@@ -157,11 +158,16 @@ def load_problem(
         ValueError: for an unknown name, or one that cannot be loaded, in one line.
         FileNotFoundError: if the bundled weights are missing, or the prompts.
     """
+    if not isinstance(name, str | Path):
+        raise TypeError(f"name must be that of a problem, as 'fashion', got {named(name)}")
+    name = str(name)
     from fewstep.eval.problems.loading import (  # which make problems themselves
         load_other,
         refuse_settings,
     )
+    from fewstep.samplers import given
 
+    given.check_place(device, None)
     if name not in PROBLEMS:
         return load_other(name, device, prompts, dtype)
     refuse_settings(name, prompts, dtype)

@@ -14,6 +14,8 @@ from fewstep.eval.reports.thumbnails import Pixels, as_array
 if TYPE_CHECKING:
     from torch import Tensor
 
+from fewstep.samplers.writing import writing
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart, then a few more.
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F3C8D",
@@ -73,7 +75,8 @@ def draw_curves(
     axes.grid(True, which="major", color="0.9", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    figure.savefig(path)
+    with writing(path):
+        figure.savefig(path)
 
 
 def envelope(series: Series) -> dict[float, float]:
@@ -160,4 +163,5 @@ def draw_images(
         tick.set(rotation=30, ha="left", rotation_mode="anchor")
     axes.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    figure.savefig(path)
+    with writing(path):
+        figure.savefig(path)

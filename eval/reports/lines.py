@@ -9,10 +9,12 @@ import json
 import secrets
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from fewstep.eval.generate.durable import append_durably
 from fewstep.eval.reports.results import Results, Row
@@ -111,6 +113,9 @@ def _by_run(written: str, path: Path) -> tuple[dict[str, _Run], bool]:
         except json.JSONDecodeError:  # the last line before a crash
             cut = True
             continue
+        if not isinstance(line, dict):
+            raise ValueError(f"{path}, line {number}: no JSON object; restore the file")
+        line["line"] = number
         kind, name = line.get("kind"), line.get("run")
         if kind == "run":
             if line.get("schema") != SCHEMA:
@@ -137,15 +142,20 @@ def _results(path: Path, run: _Run) -> Results:
     expected = (end.get("rows"), end.get("images", found[1]))
     if found != expected:
         raise ValueError(
-            f"{path}: run {head['run']} has {found[0]} rows and {found[1]} sets of images of "
+            f"{path}, line {head['line']}: run {head['run']} has {found[0]} rows and {found[1]} "
+            "sets of images of "
             f"{expected[0]} and {expected[1]}; its lines were changed, restore the file"
+        )
+    if missing := [key for key in ("run", "started", "env", "settings") if key not in head]:
+        raise ValueError(
+            f"{path}, line {head['line']}: a run without {missing[0]}; restore the file"
         )
     results = Results(
         head["env"], [_row(path, line) for line in run.rows], settings=head["settings"],
         run=head["run"], started=head["started"],
     )  # fmt: skip
     for line in run.images:
-        images = from_thumbnails(line["png"])
+        images = _images(path, line)
         if line["sampler"] is None:
             results.reference_images[line["guidance"]] = images
         else:
@@ -153,10 +163,23 @@ def _results(path: Path, run: _Run) -> Results:
     return results
 
 
+def _images(path: Path, line: Line) -> Tensor:
+    try:
+        return from_thumbnails(line["png"])
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{path}, line {line['line']}: its images cannot be read ({error}); restore the file"
+        ) from error
+
+
 def _row(path: Path, line: Line) -> Row:
-    values = {key: value for key, value in line.items() if key not in ("kind", "run")}
+    values = {key: value for key, value in line.items() if key not in ("kind", "run", "line")}
+    where = f"{path}, line {line['line']}"
     if unknown := sorted(values.keys() - {part.name for part in fields(Row)}):
         raise ValueError(
-            f"{path}: a row has the unknown field {unknown[0]!r}; use the fewstep that wrote it"
+            f"{where}: a row has the unknown field {unknown[0]!r}; use the fewstep that wrote it"
         )
+    needed = {part.name for part in fields(Row) if part.default is part.default_factory is MISSING}
+    if missing := sorted(needed - values.keys()):
+        raise ValueError(f"{where}: a row without {missing[0]}; restore the file")
     return Row(**values)

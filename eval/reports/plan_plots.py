@@ -14,6 +14,7 @@ from fewstep.eval.reports.plan_numbers import Node as Node
 from fewstep.eval.reports.plan_numbers import nodes as nodes
 from fewstep.eval.reports.plan_numbers import step_weights as step_weights
 from fewstep.samplers.plan import Plan
+from fewstep.samplers.writing import writing
 from fewstep.schedules.process import Array
 
 
@@ -43,7 +44,8 @@ def draw_plans(path: Path, plans: Mapping[str, Plan], title: str) -> None:
     for one, (name, matrix) in zip(axes, weights.items(), strict=True):
         _draw_weights(one, matrix, limit, f"weights, {name}")
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    figure.savefig(path)
+    with writing(path):
+        figure.savefig(path)
 
 
 def _draw_nodes(axes: Axes, plans: Mapping[str, Plan]) -> None:

@@ -13,6 +13,7 @@ from fewstep.eval.reports.results import Results, all_or_nothing, check_writable
 from fewstep.eval.reports.summary import notes
 from fewstep.eval.reports.tables import REFERENCE_FREE, equal_rows_table, subject, table
 from fewstep.eval.reports.titles import EXPLAINED, TIMES, metric_title
+from fewstep.samplers.writing import write_whole
 
 FRONT = "Pareto front (no other sampler is both better and cheaper):"
 
@@ -60,14 +61,14 @@ def rebuild(folder: Path) -> list[Path]:
 def _render(results: Results, out: Path, before: Callable[[], None] = lambda: None) -> list[Path]:
     """Writes the files of a report; all of them or none, and ``before`` just before them."""
     with all_or_nothing(out) as folder:
-        (folder / "results.json").write_text(results.to_json() + "\n")
-        (folder / "results.csv").write_text(results.to_csv())
+        write_whole(folder / "results.json", results.to_json() + "\n")
+        write_whole(folder / "results.csv", results.to_csv())
         pictures = [
             *draw_metrics(results, folder), *draw_equal_rows(results, folder),
             *draw_samples(results, folder),
         ]  # fmt: skip
-        (folder / "report.md").write_text(markdown(results, pictures))
-        (folder / "report.html").write_text(page(results))
+        write_whole(folder / "report.md", markdown(results, pictures))
+        write_whole(folder / "report.html", page(results))
         names = [path.name for path in sorted(folder.iterdir())]
         before()
     return [out / name for name in names]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fewstep.eval.reports.thumbnails import Pixels
 
+
 SCHEMA = 2  # 1 had one guidance, and neither forward rows nor other costs
 # name in results -> (title, direction of better, format); titles.py adds the number of samples
 METRICS: dict[str, tuple[str, str, str]] = {

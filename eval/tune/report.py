@@ -18,6 +18,7 @@ from fewstep.eval.reports.thumbnails import from_thumbnails, strip, to_thumbnail
 from fewstep.eval.reports.tuning_plots import curve_plot, error_grid, error_plot, plans_png
 from fewstep.eval.tune.tuning import Tuning, calls_text
 from fewstep.samplers.tuned_files import save_tuned
+from fewstep.samplers.writing import write_whole
 
 
 def write_tuning(tuning: Tuning, out: Path) -> list[Path]:
@@ -37,7 +38,7 @@ def write_tuning(tuning: Tuning, out: Path) -> list[Path]:
     else:
         save_tuned(out, [tuning.plan], tuning.setup.config, tuning.gaussian)
     with all_or_nothing(page_path.absolute().parent) as folder:
-        (folder / page_path.name).write_text(text)
+        write_whole(folder / page_path.name, text)
     return [out, page_path]
 
 

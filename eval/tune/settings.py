@@ -8,6 +8,7 @@ from typing import get_args
 
 import torch
 
+from fewstep.checks import Checked
 from fewstep.eval.problems import Problem
 from fewstep.eval.tune.feature_space import BUNDLED, Kind
 from fewstep.samplers.tuning import optimise
@@ -38,7 +39,7 @@ BAND_FROM, BAND = 8, 3  # from so many calls on a network's steps look back at a
 
 
 @dataclass(frozen=True)
-class TuneSettings:
+class TuneSettings(Checked):
     """What to tune, and with what.
 
     Args:
