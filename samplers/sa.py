@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from fewstep.samplers.multistep import predictor_corrector
+from fewstep.samplers.multistep import check_tau, predictor_corrector
 from fewstep.samplers.plan import Plan
 from fewstep.schedules.grids import Grid
 
@@ -35,7 +35,7 @@ def sa(
             see :func:`sa_steps`. None means as few as can be.
         predictor_order: outputs of the predictor, >= 1.
         corrector_order: outputs of the corrector, the new one included; 0 for no corrector.
-        tau: noise scale within the window, >= 0.
+        tau: noise scale within the window, 0 to 100.
         tau_min, tau_max: the window, in ratios sigma / alpha.
         mode: ``"few_steps"`` weighs pairs of outputs by half steps and leaves the last level
             uncorrected; ``"more_steps"`` has the exact weights, corrects at the last level and
@@ -119,8 +119,7 @@ def _check(predictor: int, corrector: int, tau: float, low: float, high: float) 
             f"SASolver needs predictor_order >= 1 and corrector_order >= 0 (0 for none), got "
             f"{predictor} and {corrector}"
         )
-    if not 0 <= tau < math.inf:
-        raise ValueError(f"tau must be a number >= 0, got {tau}")
+    check_tau(tau)
     if not 0 <= low <= high:
         raise ValueError(
             f"the window of tau needs 0 <= tau_min <= tau_max (in sigma / alpha), got {low}, {high}"

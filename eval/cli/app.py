@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from fewstep import __version__
 from fewstep.eval.cli.basic import doctor, list_, overhead, plan, sample
@@ -19,6 +20,29 @@ from fewstep.eval.cli.calc import calc, convert, export, ref, verify
 from fewstep.eval.cli.gen import gen
 from fewstep.eval.cli.report import report
 from fewstep.eval.cli.tune import tune
+
+
+
+class Command(TyperCommand):
+    """A command whose options of one value are given once: of two values one would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As in typer.
+
+        Raises:
+            ValueError: for an option of one value that is there twice, under whatever names.
+        """
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in given:
+            single = not (getattr(option, "multiple", False) or option.is_eager)
+            if single and option.param_type_name == "option" and given.count(option) > 1:
+                names = "/".join((*option.opts, *option.secondary_opts))
+                raise ValueError(
+                    f"{names} is given {given.count(option)} times and takes one value: leave "
+                    f"{given.count(option) - 1} out"
+                )
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     add_completion=False,
@@ -48,8 +72,8 @@ def _common(
 
 for _command in (bench, sample, plan, tune, gen, ref, calc, verify, export, convert, report,
                  overhead, doctor):  # fmt: skip
-    app.command()(_command)
-app.command("list")(list_)
+    app.command(cls=Command)(_command)
+app.command("list", cls=Command)(list_)
 
 
 def _fail(message: str, status: int = 2) -> None:
