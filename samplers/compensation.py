@@ -18,8 +18,9 @@ from typing import Any
 
 from fewstep.samplers.cascade import CascadePolynomial
 from fewstep.samplers.effects import warn_of_plan
+from fewstep.samplers.json_values import parse_json, read_bounded
 from fewstep.samplers.plan import Evaluation, Op, Plan
-from fewstep.samplers.ratios import Compensation, check_ratios, parse_json
+from fewstep.samplers.ratios import Compensation, check_ratios
 from fewstep.samplers.spec import SAMPLERS, Spec, parse_spec
 from fewstep.schedules.grids import Grid
 
@@ -176,7 +177,7 @@ def find_ratios(
                 f"no ratios at {value}; write 'none', a list, or the path of a file that "
                 "Compensation.save wrote"
             )
-        value = parse_json(Path(value).read_text(), str(value))
+        value = parse_json(read_bounded(Path(value)), str(value))
     if not isinstance(value, Mapping):
         return _checked(value, nfe)
     if value.get("kind") == CascadePolynomial.kind:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from fewstep.samplers.plan import Evaluation, Op, Plan
 from fewstep.samplers.weights import Rule, exponential_weights, moments, official_third_order
 from fewstep.schedules.grids import Grid
+from fewstep.schedules.told import ToldFlow
 
 Tau = float | Sequence[float]
 MAX_TAU, MAX_NOISE_SCALE = 100.0, 100.0
@@ -68,7 +69,8 @@ def levels(grid: Grid) -> list[tuple[float, float, float]]:
 
 def finish(grid: Grid, rows: Sequence[Evaluation], name: str) -> Plan:
     end = float(grid.alpha[-1]), float(grid.sigma[-1])
-    return Plan(tuple(rows), end, grid.process.identity(), name)
+    own = {"times": "own"} if isinstance(grid.process, ToldFlow) else {}
+    return Plan(tuple(rows), end, grid.process.identity(), name, own)
 
 
 def check_tau(tau: float) -> None:

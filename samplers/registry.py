@@ -9,6 +9,7 @@ from fewstep.samplers.deis import deis, ipndm
 from fewstep.samplers.dpmpp import dpmpp
 from fewstep.samplers.heun import edm_stochastic, heun, heun_intervals
 from fewstep.samplers.plan import Plan
+from fewstep.samplers.plan_tables import check_levels
 from fewstep.samplers.restart import restart, restart_steps
 from fewstep.samplers.sa import sa, sa_steps
 from fewstep.samplers.singlestep import rho_rk, singlestep
@@ -80,6 +81,7 @@ def build_plan(
             has too few nodes for the breakpoints.
         FileNotFoundError: if a path ends in .json and is not there.
     """
+    read = not isinstance(sampler, Plan)
     if not isinstance(sampler, Plan):
         if not names_file(sampler):
             return parse_spec(str(sampler)).build(process, nfe, breakpoints)
@@ -87,6 +89,8 @@ def build_plan(
     if sampler.calls != nfe:
         raise ValueError(f"the plan {sampler.name!r} makes {sampler.calls} calls, not {nfe}")
     check_process(sampler, process)
+    if read:
+        check_levels(sampler, process)
     called = sampler.sigmas(native=False)[sampler.history :]
     warn_unsnapped(f"the plan {sampler.name!r}", called, breakpoints)
     return sampler
