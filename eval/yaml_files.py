@@ -18,7 +18,7 @@ MAX_DEPTH = 20
 CORE = (
     ("null", re.compile(r"null|Null|NULL|~|")),
     ("bool", re.compile(r"true|True|TRUE|false|False|FALSE")),
-    ("int", re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+")),
+    ("int", re.compile(r"[-+]?(0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+")),
     ("float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")),
     ("float", re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")),
 )

@@ -9,8 +9,9 @@ the caller has.
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fewstep.guidance.contrast import CFG, Autoguidance
 from fewstep.guidance.expression import Expression, Modifier
@@ -37,8 +38,13 @@ MODELS: dict[str, tuple[str, str]] = {
     "minority": ("classifier", "minority classifier"),
 }
 EXAMPLES = "none, cfg:3, cfg:3|interval:0.2,2 or (icg:1.4|interval:0.28,2.9)+tsg"
+MAX_TEXT = 4000
 _TOKENS = re.compile(r"\s*([()|+]|[^()|+]+)")
 Models = Mapping[str, Callable[[], Any]]
+WORDS = {
+    float: "a number", int: "a whole number", bool: "true or false", str: "a text",
+    type(None): "none",
+}  # fmt: skip
 
 
 def parse_guidance(text: str | None, models: Models | None = None) -> Expression | None:
@@ -54,11 +60,15 @@ def parse_guidance(text: str | None, models: Models | None = None) -> Expression
     """
     if text is None or text.strip() == "none":
         return None
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"a text of guidance has at most {MAX_TEXT:,} characters, got {len(text):,}")
     tokens = [token.strip() for token in _TOKENS.findall(text) if token.strip()]
     try:
         found, rest = _piped(tokens, models or {})
     except TypeError as error:
         raise ValueError(f"guidance {text!r}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"guidance {text[:60]!r}... has too many brackets") from error
     if rest or not isinstance(found, Expression):
         raise ValueError(f"cannot read guidance {text!r}; write {EXAMPLES}")
     return found
@@ -106,8 +116,8 @@ def _part(text: str, models: Models) -> Any:
     model, needed = MODELS.get(name, ("", ""))
     given = (model, "weak", "distance")  # are not written
     names = [key for key in inspect.signature(kinds[name]).parameters if key not in given]
-    names.sort(key="site".__eq__)  # shared by all sources, and the last to be wanted
     arguments = _arguments(name, rest, names)
+    _check_kinds(name, kinds[name], arguments)
     if model:
         if needed not in models:
             raise ValueError(f"{name} needs a {needed}, and there is none for this problem")
@@ -125,16 +135,36 @@ def _part(text: str, models: Models) -> Any:
 def _arguments(name: str, text: str, names: list[str]) -> dict[str, Any]:
     """``1.4,mode=class`` by name; values without one are taken in order."""
     found: dict[str, Any] = {}
+    # A site is a name, and would take any number that was meant for something else.
+    placed = [key for key in names if key != "site"]
     for place, piece in enumerate(text.split(",") if text.strip() else []):
         key, equals, value = piece.rpartition("=")
-        key = key.strip() if equals else names[place] if place < len(names) else ""
+        key = key.strip() if equals else placed[place] if place < len(placed) else ""
         if key not in names or key in found or not value.strip():
             raise ValueError(
                 f"{name} cannot take {piece.strip()!r}; its values are, in order, "
-                f"{', '.join(names)}, or KEY=VALUE"
+                f"{', '.join(placed)}, or KEY=VALUE{', as site=NAME' if 'site' in names else ''}"
             )
         found[key] = _value(value.strip())
     return found
+
+
+def _check_kinds(name: str, kind: type, arguments: Mapping[str, Any]) -> None:
+    """Raises TypeError for a value of another kind than the argument's."""
+    hints = get_type_hints(kind)
+    for key, value in arguments.items():
+        wanted = get_args(hints[key]) or (hints[key],)
+        if get_origin(hints[key]) is Literal:
+            wanted = (str,)
+        words = [WORDS[one] for one in wanted if one in WORDS]
+        if not words:
+            continue  # a model, which is not written
+        accepted = tuple(one for one in wanted if one in WORDS)
+        accepted += (int,) if float in accepted else ()
+        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+            raise TypeError(f"{key} of {name} takes {' or '.join(words)}, got {str(value)[:60]!r}")
+        if float in accepted and isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise TypeError(f"{key} of {name} is beyond the range of numbers")
 
 
 def _value(text: str) -> Any:
@@ -142,5 +172,5 @@ def _value(text: str) -> Any:
         return float(text)
     try:
         return ast.literal_eval(text.title() if text.lower() in ("true", "false", "none") else text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text

@@ -57,13 +57,21 @@ def check_options(spec: "Spec", process: NoiseProcess, nfe: int) -> None:
         _trying.reset(token)
 
 
+def missing_step(options: Mapping[str, Any], nfe: int) -> str:
+    """What to say of a step that is not to be corrected, and is not there; "" if all are."""
+    gone = [step for step in options.get("disable_corrector", ()) if step >= nfe]
+    if not gone:
+        return ""
+    return (
+        f"disable_corrector names step {gone[0]}, and {nfe} calls have steps 0 to {nfe - 1} (-1 means "
+        "all): leave it out"
+    )
+
+
 def _check_steps(spec: "Spec", nfe: int) -> None:
     steps = spec.options.get("disable_corrector", ())
-    if gone := [step for step in steps if step >= nfe]:
-        raise ValueError(
-            f"disable_corrector names step {gone[0]}, and {nfe} calls of {spec.name} have steps 0 "
-            f"to {nfe - 1} (-1 means all): leave it out"
-        )
+    if problem := missing_step(spec.options, nfe):
+        raise ValueError(problem)
     if len(set(steps)) < len(steps) or (-1 in steps and len(steps) > 1):
         raise ValueError(
             f"disable_corrector={list(steps)} names a step twice (-1 means all): leave one out"

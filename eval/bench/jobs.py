@@ -75,6 +75,11 @@ def split_specs(values: Iterable[str]) -> list[str]:
     return list(specs)
 
 
+def has_own_calls(spec: str) -> bool:
+    """Whether a sampler is not told how many calls to make."""
+    return names_file(spec) or spec.partition(":")[0] == "dopri5"
+
+
 def all_specs() -> list[str]:
     """Every sampler of the registry, by default and at each order it has."""
     specs = []

@@ -66,12 +66,14 @@ def overhead(
     device: Device = "auto",
 ) -> None:
     """Times a `step()` of our schedulers beside diffusers', and guidance beside its network."""
+    from fewstep.eval.limits import check_repeats
     from fewstep.eval.processes import resolve_device
     from fewstep.eval.studies.guided_overhead import show_guided_overhead
     from fewstep.eval.studies.overhead import show_overhead
 
     if repeats < 1:
         raise ValueError(f"--repeats must be at least 1, got {repeats}")
+    check_repeats(repeats)
     device = resolve_device(device)
     show_overhead(repeats, device)
     show_guided_overhead(repeats, device)

@@ -15,6 +15,8 @@ from fewstep.eval.cli.options import (
     Seed,
     Specs,
     Weights,
+    is_given,
+    refuse_given,
 )
 
 
@@ -62,18 +64,17 @@ def bench(
     Example: `fewstep bench runs/bench/sweep.yaml --n 5000 --metrics fd,kid --dry-run`
     """
     from fewstep.eval.bench.estimate import show_estimate
+    from fewstep.eval.bench.jobs import has_own_calls, split_specs
     from fewstep.eval.bench.sweeps import read_sweep
     from fewstep.eval.commands.basic import run_and_report
 
-    given = {name: value for name, value in context.params.items() if _is_given(context, name)}
+    given = {name: value for name, value in context.params.items() if is_given(context, name)}
     given.pop("dry_run", None)
     settings = read_sweep(given.pop("sweep", None), given)
+    if settings.peers == "none" and all(map(has_own_calls, split_specs(settings.samplers))):
+        refuse_given(context, ["nfe"], "on saved plans and dopri5, which have calls of their own")
     if dry_run:
         show_estimate(settings)
     else:
         run_and_report(settings)
 
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from fewstep.eval.cli.options import Device, Weights
+from fewstep.eval.cli.options import Device, Weights, refuse_given
 
 if TYPE_CHECKING:
     from fewstep.eval.images.files import OnError as Policy
@@ -23,10 +23,12 @@ OnError = Annotated[
     str,
     typer.Option("--on-error", help="`raise`, or `skip` image files that cannot be used."),
 ]
+OF_SCORES = ("extractor", "weights", "metrics", "repeats", "device", "on_error")
 Images = "A folder, .zip, .npy or .npz of images, a folder of `fewstep gen`, or `fashion`."
 
 
 def ref(
+    context: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help=Images)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .npz to write.")],
     extractor: Annotated[
@@ -50,10 +52,13 @@ def ref(
     from fewstep.eval.commands.calc_console import Use
     from fewstep.eval.commands.files import run_ref
 
+    if not features:
+        refuse_given(context, ["seed"], "where no features are kept")
     run_ref(data, out, features, seed, Use(extractor, weights, batch, device, _policy(on_error)))
 
 
 def calc(
+    context: typer.Context,
     samples: Annotated[list[str], typer.Argument(metavar="SAMPLES...", help=Images)],
     ref: Annotated[
         str | None, typer.Option(help="Statistics (.npz, .pkl), images, or `fashion`.")
@@ -95,12 +100,15 @@ def calc(
     from fewstep.eval.commands.calc import Asked, run_calc
     from fewstep.eval.commands.calc_console import Use
 
+    if ref is None:
+        refuse_given(context, OF_SCORES, "without --ref, since pairs are compared by their pixels")
     names = tuple(name.strip() for name in metrics.split(","))
     asked = Asked(tuple(samples), ref, names, repeats, num, paired, out, json)
     run_calc(asked, Use(extractor, weights, batch, device, _policy(on_error)))
 
 
 def verify(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Of `fewstep gen`.")],
     recompute: Annotated[int, typer.Option(help="Units to make again, at random.")] = 0,
     seed: Annotated[int, typer.Option(help="Of their choice.")] = 0,
@@ -115,6 +123,8 @@ def verify(
     """
     from fewstep.eval.commands.files import run_verify
 
+    if not recompute:
+        refuse_given(context, ["seed"], "without --recompute")
     raise typer.Exit(0 if run_verify(folder, recompute, seed, device, weights) else 1)
 
 
@@ -132,6 +142,7 @@ def export(
 
 
 def convert(
+    context: typer.Context,
     statistics: Annotated[Path, typer.Argument(help="An .npz or .pkl.")],
     out: Annotated[Path, typer.Argument(help="An .npz, or a .pkl as edm2 has it.")],
     metric: Annotated[str, typer.Option(help="Which statistics of a .pkl.")] = "fid",
@@ -142,6 +153,8 @@ def convert(
     """
     from fewstep.eval.commands.files import run_convert
 
+    if {statistics.suffix.lower(), out.suffix.lower()} == {".npz"}:
+        refuse_given(context, ["metric"], "from one .npz to another")
     run_convert(statistics, out, metric)
 
 

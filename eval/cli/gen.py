@@ -57,6 +57,8 @@ def gen(
     """
     from fewstep.eval.processes import Processes
 
+    if dry_run and quiet:
+        raise ValueError("--quiet beside --dry-run leaves nothing to print: leave one of them out")
     given: dict[str, Any] = {
         "model": model, "seeds": seeds, "guidance": guidance, "classes": classes, "unit": unit,
         "keep": keep, "extractor": extractor, "weights": weights and str(weights.absolute()),
