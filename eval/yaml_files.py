@@ -1,11 +1,13 @@
 """YAML in which every value has one reading.
 
-YAML 1.1, which PyYAML reads, takes ``010`` for 8, ``yes`` for true and ``1:30`` for 90; YAML 1.2 takes
-them for 10 and for texts. What the two read differently is refused, and so is a key that is there
-twice, of which one would count. Anchors are refused as well: a few lines of them unfold to gigabytes.
+YAML 1.1, which PyYAML reads, takes ``010`` for 8, ``yes`` for true and ``1:30`` for 90; YAML 1.2
+takes them for 10 and for texts. What the two read differently is refused, and so is a key that is
+there twice, of which one would count. Anchors are refused as well: a few lines of them unfold to
+gigabytes.
 """
 
 import re
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,10 @@ def read_yaml(path: Path) -> Any:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"{path} is larger than {MAX_BYTES:,} bytes, and no file of options is")
+    # PyYAML looks far ahead for the end of a key, which takes seconds among open brackets.
+    depths = accumulate((c in b"[{") - (c in b"]}") for c in content)
+    if max(depths, default=0) > MAX_DEPTH:
+        raise ValueError(f"{path}: nested more than {MAX_DEPTH} times")
     try:
         return yaml.load(content.decode(), OneReading)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

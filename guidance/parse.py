@@ -61,7 +61,9 @@ def parse_guidance(text: str | None, models: Models | None = None) -> Expression
     if text is None or text.strip() == "none":
         return None
     if len(text) > MAX_TEXT:
-        raise ValueError(f"a text of guidance has at most {MAX_TEXT:,} characters, got {len(text):,}")
+        raise ValueError(
+            f"a text of guidance has at most {MAX_TEXT:,} characters, got {len(text):,}"
+        )
     tokens = [token.strip() for token in _TOKENS.findall(text) if token.strip()]
     try:
         found, rest = _piped(tokens, models or {})

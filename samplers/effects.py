@@ -1,9 +1,9 @@
 """No option of a spec is taken and not read.
 
-Each option that is given, and differs from its default, is left out once: if the table stays the same
-at this number of calls and at others, on this noise process and on another, nothing reads the option
-beside the others, as ``variant=exact`` beside ``order=2``, and the spec is refused. So no solver lists
-which of its options go together.
+Each option that is given, and differs from its default, is left out once: if the table stays the
+same at this number of calls and at others, on this noise process and on another, nothing reads the
+option beside the others, as ``variant=exact`` beside ``order=2``, and the spec is refused. So no
+solver lists which of its options go together.
 """
 
 import warnings
@@ -17,8 +17,8 @@ from fewstep.schedules.process import NoiseProcess, discrete_vp
 if TYPE_CHECKING:
     from fewstep.samplers.spec import Spec
 
-# Other numbers of calls: 4th order shows from 4 on, Restart climbs from 18 on, EDM's churn is at its
-# limit below 100 steps.
+# Other numbers of calls: 4th order shows from 4 on, Restart climbs from 18 on, EDM's churn is at
+# its limit below 100 steps.
 CALLS = (12, 40)
 MANY = 300
 # Options whose value may well change nothing, and why.
@@ -44,7 +44,9 @@ def check_options(spec: "Spec", process: NoiseProcess, nfe: int) -> None:
     """
     _check_steps(spec, nfe)
     if "power" in spec.grid and spec.grid.get("grid") != "karras":
-        raise ValueError(f"power= of the sampler {spec} belongs to grid=karras: add that, or leave it out")
+        raise ValueError(
+            f"power= of the sampler {spec} belongs to grid=karras: add that, or leave it out"
+        )
     token = _trying.set(True)
     try:
         for told, rest in _left_out(spec):
@@ -63,8 +65,8 @@ def missing_step(options: Mapping[str, Any], nfe: int) -> str:
     if not gone:
         return ""
     return (
-        f"disable_corrector names step {gone[0]}, and {nfe} calls have steps 0 to {nfe - 1} (-1 means "
-        "all): leave it out"
+        f"disable_corrector names step {gone[0]}, and {nfe} calls have steps 0 to {nfe - 1} (-1 "
+        "means all): leave it out"
     )
 
 

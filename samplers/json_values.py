@@ -1,8 +1,8 @@
 """JSON from files that anybody may have written: bounded, and with one value for each name.
 
 Python's reader takes the last of two values of a name, ``NaN`` and ``1e400``, gives up with a
-RecursionError below thousands of brackets, and reads whatever there is. Each of that is refused here, in
-one line with the file.
+RecursionError below thousands of brackets, and reads whatever there is. Each of that is refused
+here, in one line with the file.
 """
 
 import json
@@ -28,7 +28,8 @@ def read_bounded(path: Path) -> bytes:
         content = b"" if large else file.read(MAX_BYTES + 1)
     if large or len(content) > MAX_BYTES:
         raise ValueError(
-            f"{path} is larger than {MAX_BYTES // 2**20} MiB, the limit of such files, and was not read"
+            f"{path} is larger than {MAX_BYTES // 2**20} MiB, the limit of such files, and was not "
+            "read"
         )
     return content
 
@@ -67,7 +68,9 @@ def _no_constant(text: str) -> float:
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(f"{text[:40]} is beyond the range of numbers, and not finite: write another")
+        raise ValueError(
+            f"{text[:40]} is beyond the range of numbers, and not finite: write another"
+        )
     return value
 
 

@@ -217,7 +217,7 @@ def history_entries(plan: Plan) -> Iterator[list[int]]:
 def _validate(plan: Plan) -> None:
     if not plan.evaluations:
         raise ValueError("a plan needs at least one evaluation")
-    if not (0 <= min(plan.end) and 0 < max(plan.end) < math.inf):
+    if not (min(plan.end) >= 0 and 0 < max(plan.end) < math.inf):
         raise ValueError(f"a plan ends at alpha >= 0 and sigma >= 0, not both 0, got {plan.end}")
     has_base = False
     for e, (row, held) in enumerate(zip(plan.evaluations, history_entries(plan), strict=True)):
@@ -245,7 +245,8 @@ def _validate(plan: Plan) -> None:
 def _validate_op(plan: Plan, e: int, op: Op, held: list[int], has_base: bool) -> None:
     if op.reg not in get_args(Register):
         raise ValueError(
-            f"evaluation {e} writes a register {op.reg!r}; there are {', '.join(get_args(Register))}"
+            f"evaluation {e} writes a register {op.reg!r}; there are "
+            f"{', '.join(get_args(Register))}"
         )
     if not all(map(math.isfinite, (op.c_x, op.c_b, op.nu, *op.w))):
         raise ValueError(f"evaluation {e} has a coefficient that is not finite: {op}")

@@ -1,8 +1,8 @@
 """Plans that were read: every entry is checked before it counts.
 
-The checks of :class:`fewstep.samplers.plan.Plan` hold for any table; those here are of types, names and
-sense: what is told to the network at a level, levels that the process has, and noise where there is room
-for it. Every refusal names the file and the place in it.
+The checks of :class:`fewstep.samplers.plan.Plan` hold for any table; those here are of types, names
+and sense: what is told to the network at a level, levels that the process has, and noise where
+there is room for it. Every refusal names the file and the place in it.
 """
 
 import math
@@ -29,7 +29,9 @@ OP = ("reg", "c_x", "c_b", "w", "nu")
 PLAN = ("schema", "kind", "evaluations", "end", "process", "name", "provenance")
 NUMBERS, TEXTS = ("seconds", "calls"), ("prediction_type", "model", "guidance", "family", "version")
 OBJECTS = ("error", "fixed", "seeds", "noises", "start", "objective")
-OWN_TIMES = "own"  # provenance["times"] of a plan whose network is told something else than its level
+OWN_TIMES = (
+    "own"  # provenance["times"] of a plan whose network is told something else than its level
+)
 
 
 def read_plan(table: Any, where: str = "") -> Plan:
@@ -149,7 +151,9 @@ def _check_landing(plan: Plan) -> None:
     landing = plan.provenance.get("landing")
     if landing is None:
         if plan.history:
-            raise ValueError("provenance has a history and no landing, from which a Gaussian fills it")
+            raise ValueError(
+                "provenance has a history and no landing, from which a Gaussian fills it"
+            )
         return
     first = plan.sigmas(native=False)[plan.history]
     if not math.isclose(first, landing, rel_tol=LEVEL):
@@ -182,9 +186,7 @@ def check_levels(plan: Plan, process: NoiseProcess) -> None:
         return
     told, own = np.array([row.time for row in plan.evaluations]), process.time(rho[:-1])
     span = max(1.0, float(np.abs(own).max()))
-    off = np.abs(told - own) > (
-        TABLE_TIMES if isinstance(process, DiscreteVP) else LEVEL * span
-    )
+    off = np.abs(told - own) > (TABLE_TIMES if isinstance(process, DiscreteVP) else LEVEL * span)
     if off.any():
         e = int(np.argmax(off))
         raise ValueError(
@@ -194,7 +196,7 @@ def check_levels(plan: Plan, process: NoiseProcess) -> None:
 
 
 def _check_unknown_table(plan: Plan, times: int) -> None:
-    """What holds for any table of training times: alpha^2 + sigma^2 = 1, and times rise with noise."""
+    """What holds for any table of betas: alpha^2 + sigma^2 = 1, and times rise with noise."""
     told = np.array([row.time for row in plan.evaluations])
     alpha, sigma = np.array([(row.alpha, row.sigma) for row in plan.evaluations]).T
     off = ~np.isclose(alpha**2 + sigma**2, 1, 0, LEVEL)
@@ -215,8 +217,8 @@ def _check_unknown_table(plan: Plan, times: int) -> None:
 def _check_noise(plan: Plan) -> None:
     """Noise is added where there is room for it.
 
-    For data that are all 0 an evaluation starts with sigma times unit noise. If its ops carry all that
-    the next level has, it is a deterministic one, and what they add is too much.
+    For data that are all 0 an evaluation starts with sigma times unit noise. If its ops carry all
+    that the next level has, it is a deterministic one, and what they add is too much.
     """
     rows = plan.evaluations
     sigmas = [row.sigma for row in rows] + [plan.end[1]]
@@ -236,8 +238,8 @@ def _check_noise(plan: Plan) -> None:
             room = sigmas[e + 1]
             if total > room * (1 + 1e-9) and carried >= room * (1 - 1e-9) and total > carried:
                 raise ValueError(
-                    f"{_name(plan, e)} adds noise (nu) where the next level, sigma {room:g}, has no "
-                    "room for any: its other coefficients carry all of it"
+                    f"{_name(plan, e)} adds noise (nu) where the next level, sigma {room:g}, has "
+                    "no room for any: its other coefficients carry all of it"
                 )
 
 

@@ -119,4 +119,3 @@ class Compensation(RatioFile):
         }  # fmt: skip
         times = [row.time for row in plan.evaluations]
         return same and bool(np.allclose(times, self.times, rtol=1e-6, atol=1e-9))
-

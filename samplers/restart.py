@@ -1,7 +1,6 @@
 """Restart sampling: go back up in noise, and down again, around any solver."""
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

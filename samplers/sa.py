@@ -118,7 +118,7 @@ def _levels_evaluated_again(
 def _check(predictor: int, corrector: int, tau: float, low: float, high: float) -> None:
     if not (1 <= predictor <= MAX_ORDER and 0 <= corrector <= MAX_ORDER):
         raise ValueError(
-            f"SASolver needs predictor_order >= 1 and corrector_order >= 0 (0 for none), of at most "
+            f"SASolver needs predictor_order >= 1 and corrector_order >= 0 (0 for none), at most "
             f"{MAX_ORDER}, got {predictor} and {corrector}"
         )
     check_tau(tau)

@@ -198,7 +198,9 @@ def _value(key: str, text: str, default: Any) -> Any:
         )
     # MemoryError and RecursionError: of thousands of brackets.
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise ValueError(f"option {key}={text[:80]!r} is not a number, truth value or list") from None
+        raise ValueError(
+            f"option {key}={text[:80]!r} is not a number, truth value or list"
+        ) from None
     kind, wanted = next(
         ((kind, words) for like, kind, words in KINDS if isinstance(default, like)), (object, "")
     )

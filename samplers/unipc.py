@@ -39,8 +39,8 @@ def unipc(
     )
     if not whole:
         raise ValueError(
-            "disable_corrector takes a list of numbers of steps, as in [0, 1], or [-1] for all; got "
-            f"{disable_corrector!r}"
+            "disable_corrector takes a list of numbers of steps, as in [0, 1], or [-1] for all, "
+            f"got {disable_corrector!r}"
         )
     return predictor_corrector(
         grid,

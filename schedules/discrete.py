@@ -216,7 +216,8 @@ def discrete_vp(
             (arXiv:2305.08891, algorithm 1).
 
     Raises:
-        ValueError: for an unknown schedule, another length, or betas that do not make alpha fall strictly.
+        ValueError: for an unknown schedule, another length, or betas that do not make alpha fall
+            strictly.
     """
     if trained_betas is None:
         count = check_train_times(num_train_timesteps, 2)

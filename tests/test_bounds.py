@@ -101,7 +101,8 @@ def test_a_number_is_refused_in_one_line_or_works(
 
 
 BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
-    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdef", "bcdefg", strict=True)
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n"
+    for old, new in zip("abcdef", "bcdefg", strict=True)
 )
 
 
@@ -174,4 +175,3 @@ def test_limits_are_those_of_python_too() -> None:
     with pytest.raises(ValueError, match="unit_size, the samples of a batch"):
         small_run(unit_size=10**6)
     assert build_plan("ddim", process, MAX_CALLS).calls == MAX_CALLS
-

@@ -22,7 +22,6 @@ from fewstep.eval.cli.report import report
 from fewstep.eval.cli.tune import tune
 
 
-
 class Command(TyperCommand):
     """A command whose options of one value are given once: of two values one would count."""
 

@@ -77,4 +77,3 @@ def bench(
         show_estimate(settings)
     else:
         run_and_report(settings)
-

@@ -116,8 +116,8 @@ class Generation:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if self.classes == "turn" and not self.problem.num_classes:
             raise ValueError(
-                f"classes='turn' has no effect on {self.problem.name!r}, which has no classes: leave "
-                "it out"
+                f"classes='turn' has no effect on {self.problem.name!r}, which has no classes: "
+                "leave it out"
             )
         if self.keep != "images" and self.extractor is None:
             raise ValueError(f"keep={self.keep!r} needs an extractor; pass one, or keep='images'")
