@@ -102,14 +102,20 @@ def _differ(spec: "Spec", other: "Spec", process: NoiseProcess, nfe: int) -> boo
     """Whether the two make different tables of some number of calls, on some process."""
     others = [(where, n) for where in (process, discrete_vp()) for n in CALLS]
     tried = [(process, nfe), *others, (process, MANY)]
-    return any(_differ_at(spec, other, *case) for case in tried)
+    known = False
+    for case in tried:
+        differ = _differ_at(spec, other, *case)
+        if differ:
+            return True
+        known = known or differ is not None
+    return not known  # a spec that fits nowhere is refused for that, by whoever makes its plan
 
 
-def _differ_at(spec: "Spec", other: "Spec", process: NoiseProcess, nfe: int) -> bool:
+def _differ_at(spec: "Spec", other: "Spec", process: NoiseProcess, nfe: int) -> bool | None:
     try:
         plan = spec.made(process, nfe)
     except ValueError:
-        return False  # nothing is known where the spec itself does not fit
+        return None  # where the spec itself does not fit
     try:
         without = other.made(process, nfe)
     except ValueError:

@@ -163,12 +163,18 @@ def _check_landing(plan: Plan) -> None:
         )
 
 
-def check_levels(plan: Plan, process: NoiseProcess) -> None:
+def check_levels(plan: Plan, process: NoiseProcess, where: str = "") -> None:
     """Passes a plan whose levels and network times are those of a process.
+
+    Args:
+        plan: that was read.
+        process: which it names.
+        where: the file, for messages.
 
     Raises:
         ValueError: for the first evaluation, or the end, that is off.
     """
+    at = f"{where}: " if where else ""
     marks = [(row.alpha, row.sigma) for row in plan.evaluations] + [plan.end]
     alpha, sigma = np.array(marks).T
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
@@ -178,8 +184,8 @@ def check_levels(plan: Plan, process: NoiseProcess) -> None:
     if not near.all():
         e = int(np.argmin(near))
         raise ValueError(
-            f"{_name(plan, e)} has alpha {alpha[e]:g} and sigma {sigma[e]:g}, which its process "
-            f"({plan.process.get('process')}) has not: at that ratio it has {own_alpha[e]:g} and "
+            f"{at}{_name(plan, e)} has alpha {alpha[e]:g} and sigma {sigma[e]:g}, which the process "
+            f"{plan.process.get('process')} has not: at that ratio it has {own_alpha[e]:g} and "
             f"{own_sigma[e]:g}"
         )
     if plan.provenance.get("times") == OWN_TIMES:
@@ -190,7 +196,7 @@ def check_levels(plan: Plan, process: NoiseProcess) -> None:
     if off.any():
         e = int(np.argmax(off))
         raise ValueError(
-            f"{_name(plan, e)} tells the network time {told[e]:g}, its level has {own[e]:g}: "
+            f"{at}{_name(plan, e)} tells the network time {told[e]:g}, its level has {own[e]:g}: "
             "correct one of them, or say 'times': 'own' in the provenance"
         )
 

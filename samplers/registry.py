@@ -81,16 +81,16 @@ def build_plan(
             has too few nodes for the breakpoints.
         FileNotFoundError: if a path ends in .json and is not there.
     """
-    read = not isinstance(sampler, Plan)
+    file = None
     if not isinstance(sampler, Plan):
         if not names_file(sampler):
             return parse_spec(str(sampler)).build(process, nfe, breakpoints)
-        sampler = load_plan(sampler, nfe)
+        file, sampler = sampler, load_plan(sampler, nfe)
     if sampler.calls != nfe:
         raise ValueError(f"the plan {sampler.name!r} makes {sampler.calls} calls, not {nfe}")
     check_process(sampler, process)
-    if read:
-        check_levels(sampler, process)
+    if file is not None:
+        check_levels(sampler, process, str(file))
     called = sampler.sigmas(native=False)[sampler.history :]
     warn_unsnapped(f"the plan {sampler.name!r}", called, breakpoints)
     return sampler
