@@ -184,8 +184,8 @@ def check_levels(plan: Plan, process: NoiseProcess, where: str = "") -> None:
     if not near.all():
         e = int(np.argmin(near))
         raise ValueError(
-            f"{at}{_name(plan, e)} has alpha {alpha[e]:g} and sigma {sigma[e]:g}, which the process "
-            f"{plan.process.get('process')} has not: at that ratio it has {own_alpha[e]:g} and "
+            f"{at}{_name(plan, e)} has alpha {alpha[e]:g} and sigma {sigma[e]:g}, which the "
+            f"process {plan.process.get('process')} has not: at that ratio it has {own_alpha[e]:g} and "
             f"{own_sigma[e]:g}"
         )
     if plan.provenance.get("times") == OWN_TIMES:
