@@ -183,20 +183,20 @@ def check_levels(plan: Plan, process: NoiseProcess, where: str = "") -> None:
         near = np.isclose(alpha, own_alpha, LEVEL, 0) & np.isclose(sigma, own_sigma, LEVEL, 0)
     if not near.all():
         e = int(np.argmin(near))
+        kind, own = plan.process.get("process"), (float(own_alpha[e]), float(own_sigma[e]))
         raise ValueError(
-            f"{at}{_name(plan, e)} has alpha {alpha[e]:g} and sigma {sigma[e]:g}, which the "
-            f"process {plan.process.get('process')} has not: at that ratio it has {own_alpha[e]:g} and "
-            f"{own_sigma[e]:g}"
+            f"{at}{_name(plan, e)} has alpha {alpha[e]:g} and sigma {sigma[e]:g}, which process "
+            f"{kind} has not: at that ratio it has {own[0]:g} and {own[1]:g}"
         )
     if plan.provenance.get("times") == OWN_TIMES:
         return
-    told, own = np.array([row.time for row in plan.evaluations]), process.time(rho[:-1])
-    span = max(1.0, float(np.abs(own).max()))
-    off = np.abs(told - own) > (TABLE_TIMES if isinstance(process, DiscreteVP) else LEVEL * span)
+    told, due = np.array([row.time for row in plan.evaluations]), process.time(rho[:-1])
+    span = max(1.0, float(np.abs(due).max()))
+    off = np.abs(told - due) > (TABLE_TIMES if isinstance(process, DiscreteVP) else LEVEL * span)
     if off.any():
         e = int(np.argmax(off))
         raise ValueError(
-            f"{at}{_name(plan, e)} tells the network time {told[e]:g}, its level has {own[e]:g}: "
+            f"{at}{_name(plan, e)} tells the network time {told[e]:g}, its level has {due[e]:g}: "
             "correct one of them, or say 'times': 'own' in the provenance"
         )
 

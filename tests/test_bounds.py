@@ -138,9 +138,7 @@ def test_what_is_too_much_costs_nothing(
     Path("large.yaml").write_text("#" * 2**21)
     Path("deep.yaml").write_text("a: " + "[" * 10_000)
     assert len(BOMB) < 500  # bytes, for 10 million entries
-    call("plan", "ddim")  # what a command imports is no part of it
-    if arguments[0] in ("sample", "gen"):
-        call(arguments[0], "-s" if arguments[0] == "gen" else "--sampler", "gone.json")
+    call(*arguments)  # what a command imports is no part of it
     before = tree(tmp_path)
     capsys.readouterr()
     tracemalloc.start()
@@ -151,8 +149,8 @@ def test_what_is_too_much_costs_nothing(
     (line,) = capsys.readouterr().err.splitlines()
     assert status == 2
     assert limit in line
-    assert seconds < 4  # milliseconds; the rest is imports of the first of these, traced
-    assert peak < 2**26  # imports, too; what was asked for is more by orders
+    assert seconds < 2  # less than .3 on an idle machine
+    assert peak < 2**25  # 12 MiB where a model is loaded first; what was asked for takes gigabytes
     assert tree(tmp_path) == before
 
 

@@ -141,7 +141,7 @@ def test_each_mutant_is_refused_or_is_the_same_plan(name: str) -> None:
             r"w\[1\] of op 0 of evaluation 2 must be a num",
         ),
         (("evaluations", 1, "time"), 1e3, "evaluation 1 .* tells the network time 1000"),
-        (("evaluations", 1, "sigma"), 0.2, "evaluation 1 .* sigma 0.2, which the process vp"),
+        (("evaluations", 1, "sigma"), 0.2, "evaluation 1 .* sigma 0.2, which process vp"),
         (("evaluations", 3, "ops", 0, "nu"), 0.1, "evaluation 3 .* adds noise"),
         (("evaluations", 0, "ops", 0, "reg"), "y", "evaluation 0 writes a register 'y'"),
         (("evaluations", 0, "more"), 1, "evaluation 0 has an unknown entry 'more'; known: time"),
