@@ -38,6 +38,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "minority": ("classifier", "minority classifier"),
 }
 EXAMPLES = "none, cfg:3, cfg:3|interval:0.2,2 or (icg:1.4|interval:0.28,2.9)+tsg"
+MAX_TEXT = 4000
 _TOKENS = re.compile(r"\s*([()|+]|[^()|+]+)")
 Models = Mapping[str, Callable[[], Any]]
 NO_MODELS: Models = {}
@@ -93,6 +94,10 @@ def parse_guidance(text: str | None, models: Models | None = None) -> "Expressio
         raise TypeError(f"guidance is written as a text such as 'cfg:3', got {text!r}")
     if text.strip() == "none":
         return None
+    if len(text) > MAX_TEXT:
+        raise ValueError(
+            f"a text of guidance has at most {MAX_TEXT:,} characters, got {len(text):,}"
+        )
     from fewstep.guidance.expression import Expression
 
     tokens = [token.strip() for token in _TOKENS.findall(text) if token.strip()]
@@ -100,6 +105,8 @@ def parse_guidance(text: str | None, models: Models | None = None) -> "Expressio
         found, rest = _piped(tokens, NO_MODELS if models is None else models)
     except TypeError as error:
         raise ValueError(f"guidance {text!r}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"guidance {text[:60]!r}... has too many brackets") from error
     if rest or not isinstance(found, Expression):
         raise ValueError(f"cannot read guidance {text!r}; write {EXAMPLES}")
     return found
@@ -147,7 +154,6 @@ def _part(text: str, models: Models) -> Any:
     model, needed = MODELS.get(name, ("", ""))
     given = (model, "weak", "distance")  # are not written
     names = [key for key in inspect.signature(kinds[name]).parameters if key not in given]
-    names.sort(key="site".__eq__)  # shared by all sources, and the last to be wanted
     arguments = _arguments(name, rest, names)
     if model:
         if needed not in models:
@@ -168,13 +174,15 @@ def _part(text: str, models: Models) -> Any:
 def _arguments(name: str, text: str, names: list[str]) -> dict[str, Any]:
     """``1.4,mode=class`` by name; values without one are taken in order."""
     found: dict[str, Any] = {}
+    # A site is a name, and would take any number that was meant for something else.
+    placed = [key for key in names if key != "site"]
     for place, piece in enumerate(text.split(",") if text.strip() else []):
         key, equals, value = piece.rpartition("=")
-        key = key.strip() if equals else names[place] if place < len(names) else ""
+        key = key.strip() if equals else placed[place] if place < len(placed) else ""
         if key not in names or key in found or not value.strip():
             raise ValueError(
                 f"{name} cannot take {piece.strip()!r}; its values are, in order, "
-                f"{', '.join(names)}, or KEY=VALUE"
+                f"{', '.join(placed)}, or KEY=VALUE{', as site=NAME' if 'site' in names else ''}"
             )
         found[key] = _value(value.strip())
     return found
@@ -185,5 +193,5 @@ def _value(text: str) -> Any:
         return float(text)
     try:
         return ast.literal_eval(text.title() if text.lower() in ("true", "false", "none") else text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text

@@ -17,6 +17,7 @@ from fewstep.samplers.arguments import check_arguments
 from fewstep.samplers.assigned import SLOTS, FlowEnd, assignable, assigned_ends, refusal
 from fewstep.samplers.choose import choose
 from fewstep.samplers.convert import Prediction
+from fewstep.samplers.effects import missing_step
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.index import Runs, noise_source
 from fewstep.samplers.late import grid_below, own_ratio, starting_entry
@@ -279,6 +280,8 @@ class PlanSchedulerMixin(TrainingNoise, SchedulerMixin, ConfigMixin):  # type: i
             ends=assigned_ends(self),
         )  # fmt: skip
         plan = self._build(choice.grid, choice.nfe)
+        if problem := missing_step(SAMPLERS[self.sampler].taken(config), choice.nfe):
+            warnings.warn(f"{type(self).__name__}: {problem}", stacklevel=4)
         return Planned(plan, choice.grid, choice.reason, choice.asked)
 
     def _build(self, grid: Grid, nfe: int) -> Plan:

@@ -10,7 +10,15 @@ from typing import cast
 
 import numpy as np
 
-from fewstep.schedules.grids import NAMED_GRIDS, Final, Grid, grid_from_rho, make_grid
+from fewstep.schedules.grids import (
+    NAMED_GRIDS,
+    Final,
+    Grid,
+    check_settings,
+    grid_from_rho,
+    make_grid,
+)
+from fewstep.schedules.limits import check_calls
 from fewstep.schedules.process import NoiseProcess
 from fewstep.schedules.rules import softlog_levels
 
@@ -47,7 +55,12 @@ def auto_grid(
         shift: of a flow; scales the ratios.
         terminal: sigma of a flow's last node, if it was trained for one; in (0, 1).
         start: the first ratio; None means ``rho_max``, from pure noise.
+
+    Raises:
+        ValueError: for settings out of their range.
     """
+    check_calls(steps)
+    check_settings(process, final, 7.0, shift)
     low, high = BANDS.get(sampler, MULTISTEP)
     # With many steps even the linear part near zero is resolved; let it shrink.
     low *= min(1.0, FEW / steps)

@@ -17,6 +17,7 @@ from fewstep.samplers.trajectory import Asked
 from fewstep.schedules.breaks import mark, snap, warn_unsnapped
 from fewstep.schedules.discrete import ranged
 from fewstep.schedules.grids import Grid, grid_from_sigmas, grid_from_times
+from fewstep.schedules.limits import MAX_CALLS, at_most
 from fewstep.schedules.peers import diffusers_grid, trailing_grid
 from fewstep.schedules.process import DiscreteVP, Flow, NoiseProcess
 from fewstep.schedules.published import PUBLISHED
@@ -106,6 +107,7 @@ def by_count(
     """
     if n < 1:
         raise ValueError(f"num_inference_steps must be at least 1, got {n}")
+    at_most("num_inference_steps", n, MAX_CALLS)
     if config["grid"] == "diffusers":
         entry = SAMPLERS[sampler]
         steps = entry.intervals(process, n, options=entry.taken(config))

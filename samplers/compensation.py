@@ -11,15 +11,16 @@ sum_k L_k = 1, constant data stay exact whatever the ratios.
 """
 
 import math
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fewstep.samplers.cascade import CascadePolynomial
+from fewstep.samplers.effects import warn_of_plan
+from fewstep.samplers.json_values import parse_json, read_bounded
 from fewstep.samplers.plan import Evaluation, Op, Plan
-from fewstep.samplers.ratios import Compensation, check_ratios, parse_json
+from fewstep.samplers.ratios import Compensation, check_ratios
 from fewstep.samplers.spec import SAMPLERS, Spec, parse_spec
 from fewstep.schedules.grids import Grid
 
@@ -113,10 +114,9 @@ def dc(
     found = find_ratios(compensation, plan.nfe, guidance_scale)
     if isinstance(found, Compensation):
         if not found.made_for(plan, multistep):
-            warnings.warn(
+            warn_of_plan(
                 f"the ratios in use were fitted for {found.sampler!r} on other levels or with "
-                f"another solver than {multistep!r} here: fit them anew for this one",
-                stacklevel=2,
+                f"another solver than {multistep!r} here: fit them anew for this one"
             )
         found = found.ratios
     made = plan if found is None else compensate(plan, found, grid.breaks)
@@ -177,7 +177,7 @@ def find_ratios(
                 f"no ratios at {value}; write 'none', a list, or the path of a file that "
                 "Compensation.save wrote"
             )
-        value = parse_json(Path(value).read_text(), str(value))
+        value = parse_json(read_bounded(Path(value)), str(value))
     if not isinstance(value, Mapping):
         return _checked(value, nfe)
     if value.get("kind") == CascadePolynomial.kind:

@@ -1,6 +1,6 @@
 """DPM-Solver++ in its multistep form."""
 
-from fewstep.samplers.multistep import check_order, predictor_corrector
+from fewstep.samplers.multistep import check_order, check_tau, predictor_corrector
 from fewstep.samplers.plan import Plan
 from fewstep.schedules.grids import Grid
 
@@ -33,8 +33,7 @@ def dpmpp(
         raise ValueError(f"variant must be 'official' or 'exact', got {variant!r}")
     if solver_type not in ("midpoint", "heun"):
         raise ValueError(f"solver_type must be 'midpoint' or 'heun', got {solver_type!r}")
-    if tau < 0:
-        raise ValueError(f"tau must not be negative, got {tau}")
+    check_tau(tau)
     return predictor_corrector(
         grid,
         order=order,

@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from fewstep.samplers.multistep import climb, finish
+from fewstep.samplers.multistep import check_noise_scale, climb, finish
 from fewstep.samplers.plan import Evaluation, Form, Op, Plan
 from fewstep.schedules.grids import Grid
 
@@ -54,10 +54,16 @@ def edm_stochastic(
             the defaults are its ImageNet-64 setting.
 
     Raises:
-        ValueError: if the grid cannot be walked with nfe calls, or churn < 0.
+        ValueError: if the grid cannot be walked with nfe calls, or for a value outside its range.
     """
-    if churn < 0 or noise_scale < 0:
-        raise ValueError(f"churn and noise_scale must not be negative, got {churn}, {noise_scale}")
+    if not 0 <= churn < math.inf:
+        raise ValueError(f"churn must be a finite number >= 0, got {churn}")
+    if not 0 <= churn_min <= churn_max:
+        raise ValueError(
+            f"the window of churn needs 0 <= churn_min <= churn_max (in sigma / alpha), got "
+            f"{churn_min}, {churn_max}"
+        )
+    check_noise_scale(noise_scale)
     steps = grid.nfe
     gamma = min(churn / steps, math.sqrt(2) - 1)
     edges = [float(grid.rho[b]) for b in grid.breaks]

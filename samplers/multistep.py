@@ -10,8 +10,10 @@ from collections.abc import Callable, Collection, Sequence
 from fewstep.samplers.plan import Evaluation, Op, Plan
 from fewstep.samplers.weights import Rule, exponential_weights, moments, official_third_order
 from fewstep.schedules.grids import Grid
+from fewstep.schedules.told import ToldFlow
 
 Tau = float | Sequence[float]
+MAX_TAU, MAX_NOISE_SCALE = 100.0, 100.0
 
 
 def transfer(grid: Grid, i: int, tau: float = 0.0) -> tuple[float, float, float, float]:
@@ -67,7 +69,28 @@ def levels(grid: Grid) -> list[tuple[float, float, float]]:
 
 def finish(grid: Grid, rows: Sequence[Evaluation], name: str) -> Plan:
     end = float(grid.alpha[-1]), float(grid.sigma[-1])
-    return Plan(tuple(rows), end, grid.process.identity(), name)
+    own = {"times": "own"} if isinstance(grid.process, ToldFlow) else {}
+    return Plan(tuple(rows), end, grid.process.identity(), name, own)
+
+
+def check_tau(tau: float) -> None:
+    """Passes a noise scale.
+
+    Raises:
+        ValueError: outside 0 .. ``MAX_TAU``; at the limit all but new noise is gone after a step.
+    """
+    if not 0 <= tau <= MAX_TAU:
+        raise ValueError(f"tau must be a number from 0 to {MAX_TAU:g}, got {tau}")
+
+
+def check_noise_scale(scale: float) -> None:
+    """Passes a factor of added noise.
+
+    Raises:
+        ValueError: outside 0 .. ``MAX_NOISE_SCALE``.
+    """
+    if not 0 <= scale <= MAX_NOISE_SCALE:
+        raise ValueError(f"noise_scale must be a number from 0 to {MAX_NOISE_SCALE:g}, got {scale}")
 
 
 def check_order(order: int, allowed: range, solver: str, instead: str = "") -> None:

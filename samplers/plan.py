@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fewstep.samplers.writing import write_whole
 from fewstep.schedules.process import Array
@@ -138,35 +138,23 @@ class Plan:
         """Reads what :meth:`to_json` wrote.
 
         Raises:
-            ValueError: if the text is no plan, or one of a newer schema.
+            ValueError: if the text is no plan, one of a newer schema, or one without sense.
         """
-        try:
-            return cls.from_table(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise ValueError(NO_PLAN) from error
+        from fewstep.samplers.json_values import parse_json
+
+        return cls.from_table(parse_json(text, "this text"))
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> "Plan":
         """Reads what :meth:`table` gave, before or after JSON.
 
         Raises:
-            ValueError: if it is no plan, or one of a newer schema.
+            ValueError: if it is no plan, one of a newer schema, or one without sense
+                (:mod:`fewstep.samplers.plan_tables`).
         """
-        if not isinstance(table, Mapping) or table.get("kind") != "fewstep.plan":
-            raise ValueError(NO_PLAN)
-        if table["schema"] > SCHEMA:
-            raise ValueError(
-                f"plan of schema {table['schema']}, this fewstep reads up to {SCHEMA}: update it"
-            )
-        evaluations = tuple(
-            Evaluation(
-                **{**row, "ops": tuple(Op(**{**op, "w": tuple(op["w"])}) for op in row["ops"])}
-            )
-            for row in table["evaluations"]
-        )
-        return cls(
-            evaluations, tuple(table["end"]), table["process"], table["name"], table["provenance"]
-        )
+        from fewstep.samplers.plan_tables import read_plan  # which makes plans
+
+        return read_plan(table)
 
     @classmethod
     def load(cls, path: str | Path) -> "Plan":
@@ -227,12 +215,19 @@ def history_entries(plan: Plan) -> Iterator[list[int]]:
 def _validate(plan: Plan) -> None:
     if not plan.evaluations:
         raise ValueError("a plan needs at least one evaluation")
+    if not (min(plan.end) >= 0 and 0 < max(plan.end) < math.inf):
+        raise ValueError(f"a plan ends at alpha >= 0 and sigma >= 0, not both 0, got {plan.end}")
     has_base = False
     for e, (row, held) in enumerate(zip(plan.evaluations, history_entries(plan), strict=True)):
         if not (math.isfinite(row.time) and row.alpha >= 0 and 0 < row.sigma < math.inf):
             raise ValueError(
                 f"evaluation {e} needs a finite time, alpha >= 0 and sigma > 0, got time "
                 f"{row.time}, alpha {row.alpha}, sigma {row.sigma}"
+            )
+        if row.form not in get_args(Form) or row.store not in get_args(Store):
+            raise ValueError(
+                f"evaluation {e} needs a form of {', '.join(get_args(Form))} and a store of "
+                f"{', '.join(get_args(Store))}, got {row.form!r} and {row.store!r}"
             )
         if row.stage < 0:
             raise ValueError(f"evaluation {e} needs a stage >= 0, got {row.stage}")
@@ -246,6 +241,11 @@ def _validate(plan: Plan) -> None:
 
 
 def _validate_op(plan: Plan, e: int, op: Op, held: list[int], has_base: bool) -> None:
+    if op.reg not in get_args(Register):
+        raise ValueError(
+            f"evaluation {e} writes a register {op.reg!r}; there are "
+            f"{', '.join(get_args(Register))}"
+        )
     if not all(map(math.isfinite, (op.c_x, op.c_b, op.nu, *op.w))):
         raise ValueError(f"evaluation {e} has a coefficient that is not finite: {op}")
     if op.c_b and not has_base:

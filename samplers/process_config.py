@@ -4,15 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from fewstep.samplers.convert import Prediction
+from fewstep.schedules.identity import BETAS
 from fewstep.schedules.process import VE, ContinuousVP, DiscreteVP, Flow, NoiseProcess
 
-# Tables that pipelines name; those of any other are written out.
-BETAS = (
-    {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
-    {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-    {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012},
-    {"beta_schedule": "squaredcos_cap_v2"},
-)
 VE_CLASSES = {
     "sigma": "ScoreSdeVeScheduler",
     "log": "EDMEulerScheduler",

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from fewstep.samplers.json_values import parse_json, read_bounded
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.spec import parse_spec
 from fewstep.samplers.writing import write_whole
@@ -75,7 +76,7 @@ class RatioFile:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        return cls.from_json(Path(path).read_text())
+        return cls.from_table(parse_json(read_bounded(Path(path)), str(path)))
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,3 @@ class Compensation(RatioFile):
         }  # fmt: skip
         times = [row.time for row in plan.evaluations]
         return same and bool(np.allclose(times, self.times, rtol=1e-6, atol=1e-9))
-
-
-def parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from error

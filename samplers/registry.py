@@ -11,6 +11,7 @@ from fewstep.samplers.deis import deis, ipndm
 from fewstep.samplers.dpmpp import dpmpp
 from fewstep.samplers.heun import edm_stochastic, heun, heun_intervals
 from fewstep.samplers.plan import Plan
+from fewstep.samplers.plan_tables import check_levels
 from fewstep.samplers.restart import restart, restart_steps
 from fewstep.samplers.sa import sa, sa_steps
 from fewstep.samplers.singlestep import rho_rk, singlestep
@@ -84,6 +85,7 @@ def build_plan(
             the breakpoints.
         FileNotFoundError: if a path ends in .json and is not there.
     """
+    file = None
     check_sampler(sampler)
     if not isinstance(process, NoiseProcess):
         raise TypeError(
@@ -96,13 +98,15 @@ def build_plan(
             if nfe is None:
                 raise ValueError(f"the spec {sampler!r} needs nfe, a number of calls such as 8")
             return parse_spec(str(sampler)).build(process, nfe, breakpoints)
-        sampler = load_plan(sampler, nfe)
+        file, sampler = sampler, load_plan(sampler, nfe)
     if nfe not in (None, sampler.calls):
         raise ValueError(
             f"the plan {sampler.name!r} makes {sampler.calls} calls, not {nfe}: leave nfe "
             f"out, or make it {sampler.calls}"
         )
     check_process(sampler, process)
+    if file is not None:
+        check_levels(sampler, process, str(file))
     called = sampler.sigmas(native=False)[sampler.history :]
     warn_unsnapped(f"the plan {sampler.name!r}", called, breakpoints)
     return sampler

@@ -1,15 +1,14 @@
 """Restart sampling: go back up in noise, and down again, around any solver."""
 
 import itertools
-import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fewstep.samplers.multistep import climb, finish
+from fewstep.samplers.effects import warn_of_plan
+from fewstep.samplers.multistep import check_noise_scale, climb, finish
 from fewstep.samplers.plan import Evaluation, Plan
 from fewstep.samplers.restart_recipes import AUTO_FROM, Interval, Recipe, recipe
 from fewstep.schedules.breaks import snap, within
@@ -54,15 +53,13 @@ def restart(
         ValueError: for intervals that do not fit the grid or the calls, fall on the same node, or
             have fewer nodes than breakpoints.
     """
-    if not 0 <= noise_scale < math.inf:
-        raise ValueError(f"noise_scale must be a number >= 0, got {noise_scale}")
+    check_noise_scale(noise_scale)
     made = recipe(intervals, solver, inner, noise_scale, preset)
     chosen = made.chosen(nfe if nfe is not None else grid.nfe)
     if not chosen and made.intervals == "auto":
-        warnings.warn(
+        warn_of_plan(
             f"{nfe} calls do not pay for a Restart interval (from {AUTO_FROM} on they may): "
             f"{made.solver} runs alone",
-            stacklevel=2,
         )
     stops = _snap(grid, chosen, moves=made.intervals == "auto")
     cuts = [0, *sorted(stops), grid.nfe]

@@ -11,6 +11,7 @@ import numpy as np
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.spec import Sampler, parse_spec
 from fewstep.schedules.grids import Grid
+from fewstep.schedules.limits import MAX_CALLS, at_most
 from fewstep.schedules.process import VE
 
 # The automatic intervals (low, high), the share of the calls that they get together, and the least
@@ -35,11 +36,14 @@ class Interval:
 
     def __post_init__(self) -> None:
         whole = all(isinstance(x, int) for x in (self.points, self.times))
-        if not (whole and self.points >= 2 and self.times >= 0 and 0 < self.low < self.high):
+        levels = 0 < self.low < self.high < math.inf
+        if not (whole and self.points >= 2 and self.times >= 0 and levels):
             raise ValueError(
                 "a Restart interval is [points >= 2, times >= 0, low, high] with 0 < low < high in "
                 f"sigma / alpha, got {[self.points, self.times, self.low, self.high]}"
             )
+        at_most("the points of a Restart interval", self.points, MAX_CALLS)
+        at_most("the times of a Restart interval", self.times, MAX_CALLS)
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def recipe(
 def _interval(entry: Any) -> Interval:
     try:
         points, times, low, high = map(float, entry)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"a Restart interval is [points, times, low, high], got {entry!r}"
         ) from None

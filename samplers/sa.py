@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from fewstep.samplers.multistep import predictor_corrector
+from fewstep.samplers.multistep import check_tau, predictor_corrector
 from fewstep.samplers.plan import Plan
 from fewstep.schedules.grids import Grid
 
+MAX_ORDER = 10  # weights of more nodes lose their digits, and none is better than 4
 CHOICES = {"mode": ("few_steps", "more_steps"), "evaluate": ("pec", "pece")}
 
 
@@ -33,9 +34,10 @@ def sa(
         grid: noise levels.
         nfe: network calls; above ``grid.nfe`` levels are evaluated again after their correction,
             see :func:`sa_steps`. None means as few as can be.
-        predictor_order: outputs of the predictor, >= 1.
-        corrector_order: outputs of the corrector, the new one included; 0 for no corrector.
-        tau: noise scale within the window, >= 0.
+        predictor_order: outputs of the predictor, 1 to 10.
+        corrector_order: outputs of the corrector, the new one included, up to 10; 0 for no
+            corrector.
+        tau: noise scale within the window, 0 to 100.
         tau_min, tau_max: the window, in ratios sigma / alpha.
         mode: ``"few_steps"`` weighs pairs of outputs by half steps and leaves the last level
             uncorrected; ``"more_steps"`` has the exact weights, corrects at the last level and
@@ -114,13 +116,12 @@ def _levels_evaluated_again(
 
 
 def _check(predictor: int, corrector: int, tau: float, low: float, high: float) -> None:
-    if predictor < 1 or corrector < 0:
+    if not (1 <= predictor <= MAX_ORDER and 0 <= corrector <= MAX_ORDER):
         raise ValueError(
-            f"SASolver needs predictor_order >= 1 and corrector_order >= 0 (0 for none), got "
-            f"{predictor} and {corrector}"
+            f"SASolver needs predictor_order >= 1 and corrector_order >= 0 (0 for none), at most "
+            f"{MAX_ORDER}, got {predictor} and {corrector}"
         )
-    if not 0 <= tau < math.inf:
-        raise ValueError(f"tau must be a number >= 0, got {tau}")
+    check_tau(tau)
     if not 0 <= low <= high:
         raise ValueError(
             f"the window of tau needs 0 <= tau_min <= tau_max (in sigma / alpha), got {low}, {high}"

@@ -18,13 +18,14 @@ from fewstep.samplers import settings
 from fewstep.samplers.adapter import PlanSchedulerMixin
 from fewstep.samplers.compensation import multistep_plan
 from fewstep.samplers.plan import Plan
+from fewstep.samplers.plan_tables import check_levels
 from fewstep.samplers.registry import SAMPLERS, check_process
 from fewstep.samplers.restart_recipes import recipe
 from fewstep.samplers.sent import count_in
 from fewstep.samplers.settings import with_settings
 from fewstep.samplers.starts import GaussianStartMixin
 from fewstep.samplers.trajectory import Planned, Trajectory
-from fewstep.samplers.tuned_files import check_prediction
+from fewstep.samplers.tuned_files import check_prediction, read_plans
 from fewstep.schedules.breaks import warn_unsnapped
 from fewstep.schedules.grids import Grid
 
@@ -210,7 +211,7 @@ class PlanScheduler(GaussianStartMixin):
         return list(settings.live(self.config)["plans"] or ())
 
     def _held(self) -> dict[int, Plan]:
-        return {plan.calls: plan for plan in map(Plan.from_table, self._stored())}
+        return {plan.calls: plan for plan in read_plans(self._stored(), "this PlanScheduler")}
 
     def _planned(self, count: int | None, timesteps: Any, sigmas: Any, mu: float | None) -> Planned:
         """The stored plan of that many calls; it has its own levels, which ``mu`` does not move.
@@ -232,6 +233,7 @@ class PlanScheduler(GaussianStartMixin):
             )
         plan = plans[count]
         check_process(plan, self.process)
+        check_levels(plan, self.process)
         check_prediction(plan, settings.live(self.config)["prediction_type"])
         what = f"the stored plan {plan.name!r}"
         warn_unsnapped(what, plan.sigmas(native=False)[plan.history :], self.breakpoints)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fewstep.samplers.multistep import check_order, finish
+from fewstep.samplers.multistep import check_order, check_tau, finish
 from fewstep.samplers.plan import Evaluation, Form, Op, Plan
 from fewstep.samplers.weights import Rule, exponential_weights
 from fewstep.schedules.grids import Grid
@@ -96,8 +96,7 @@ def singlestep(grid: Grid, *, order: int = 3, solver_type: str = "heun", tau: fl
     check_order(order, range(1, 4), "DPMSolverPPSinglestep", "DEISRungeKutta(order=4)")
     if solver_type not in ("midpoint", "heun"):
         raise ValueError(f"solver_type must be 'midpoint' or 'heun', got {solver_type!r}")
-    if not 0 <= tau < math.inf:
-        raise ValueError(f"tau must be a number >= 0, got {tau}")
+    check_tau(tau)
 
     def block(grid: Grid, s: Node, t: Node, k: int) -> list[Evaluation]:
         return _exponential_block(grid, s, t, k, solver_type, tau)

@@ -6,15 +6,18 @@ others inside (Restart, DC-Solver) look them up here.
 
 import ast
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from fewstep.samplers.auto import chosen_grid
+from fewstep.samplers.effects import check_options
 from fewstep.samplers.plan import Plan
 from fewstep.schedules.breaks import snap
 from fewstep.schedules.grids import Grid
+from fewstep.schedules.limits import check_calls
 from fewstep.schedules.process import NoiseProcess
 
 
@@ -46,6 +49,11 @@ class Sampler:
             for p in parameters
             if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "nfe"
         }
+
+    def texts(self) -> set[str]:
+        """Names of those that are texts and nothing else."""
+        parameters = inspect.signature(self.build).parameters.values()
+        return {p.name for p in parameters if p.annotation is str}
 
     def taken(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The solver's own options as a scheduler's config has them."""
@@ -106,14 +114,20 @@ class Spec:
             breakpoints: ratios sigma / alpha that nodes are moved onto, where history restarts.
 
         Raises:
-            ValueError: for nfe < 1, or too few steps for the breakpoints.
+            ValueError: for nfe < 1 or above ``MAX_CALLS``, too few steps for the breakpoints, or an
+                option that has no effect beside the others.
         """
-        if nfe < 1:
-            raise ValueError(f"a sampler needs at least 1 call, got nfe = {nfe}")
+        check_calls(nfe)
+        plan = self.made(process, nfe, breakpoints)
+        check_options(self, process, nfe)
+        return plan.renamed(str(self))
+
+    def made(self, process: NoiseProcess, nfe: int, breakpoints: Sequence[float] = ()) -> Plan:
+        """The plan of :meth:`build`, whether or not all options have an effect."""
         ends_at_zero = {**GRID_OPTIONS, **self.grid}["final"] == "zero"
         steps = self.sampler.intervals(process, nfe, ends_at_zero, self.options)
         grid = snap(self.grid_of(process, steps, self.name), breakpoints)
-        return self.sampler.plan(grid, nfe, self.options).renamed(str(self))
+        return self.sampler.plan(grid, nfe, self.options)
 
     def grid_of(self, process: NoiseProcess, steps: int, family: str) -> Grid:
         """The grid that the spec asks for; the automatic one is that of ``family``."""
@@ -153,8 +167,13 @@ def parse_spec(text: str) -> Spec:
                 f"unknown option {pair!r} of sampler {name!r}; known: "
                 f"{', '.join(f'{k}=' for k in {**known, **GRID_OPTIONS})}"
             )
+        if key in options or key in grid:
+            raise ValueError(f"option {key}= of sampler {name!r} is there twice: leave one out")
         default = GRID_OPTIONS.get(key, known.get(key))
-        (grid if key in GRID_OPTIONS else options)[key] = _value(key, value.strip(), default)
+        value = value.strip()
+        text = key in GRID_OPTIONS or key in SAMPLERS[name].texts()
+        taken = value if text and isinstance(default, str) else _value(key, value, default)
+        (grid if key in GRID_OPTIONS else options)[key] = taken
     return Spec(name, options, grid)
 
 
@@ -170,17 +189,35 @@ def _pairs(text: str) -> list[str]:
 
 
 def _value(key: str, text: str, default: Any) -> Any:
+    """A value of the kind of its default; a text may be a list in some options, as of intervals."""
     if isinstance(default, str) and not text.startswith("["):
         return text
     try:
         value = ast.literal_eval(
             text.title() if text.lower() in ("true", "false", "none") else text
         )
-    except (ValueError, SyntaxError):
-        raise ValueError(f"option {key}={text!r} is not a number, truth value or list") from None
-    wants_int = isinstance(default, int) and not isinstance(default, bool)
-    if wants_int and (isinstance(value, bool) or not isinstance(value, int)):
-        raise ValueError(f"option {key} takes a whole number, got {text!r}")
-    if isinstance(default, float) and not isinstance(value, int | float):
-        raise ValueError(f"option {key} takes a number, got {text!r}")
+    # MemoryError and RecursionError: of thousands of brackets.
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError(
+            f"option {key}={text[:80]!r} is not a number, truth value or list"
+        ) from None
+    kind, wanted = next(
+        ((kind, words) for like, kind, words in KINDS if isinstance(default, like)), (object, "")
+    )
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, TRUTH)):
+        raise ValueError(f"option {key} takes {wanted}, got {text[:80]!r}")
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+        raise ValueError(f"option {key} takes {wanted} that is finite, got {text[:80]!r}")
     return value
+
+
+TRUTH = bool | None
+# What an option takes whose default is like that; a bool is an int, and comes first.
+KINDS: tuple[tuple[Any, Any, str], ...] = (
+    (bool, bool, "true or false"),
+    (int, int, "a whole number"),
+    (float, int | float, "a number"),
+    (type(None), TRUTH, "true, false or none"),
+    (tuple, list, "a list in square brackets"),
+    (str, list, "a text, or a list in square brackets"),
+)

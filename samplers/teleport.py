@@ -22,6 +22,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from fewstep.samplers.effects import check_options
 from fewstep.samplers.gaussian import Gaussian, level_of
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.spec import Spec, parse_spec
@@ -107,6 +108,7 @@ def teleported_plan(
     if nfe < 1:
         raise ValueError(f"a sampler needs at least 1 call, got nfe = {nfe}")
     parsed = parse_spec(spec)
+    check_options(parsed, process, nfe)
     late = _Late(process, landing)
     ends_at_zero = parsed.grid.get("final", "zero") == "zero"
     steps = parsed.sampler.intervals(late, nfe, ends_at_zero, parsed.options)

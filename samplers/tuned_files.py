@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewstep.samplers.json_values import parse_json, read_bounded
 from fewstep.samplers.plan import NO_PLAN, Plan
+from fewstep.samplers.plan_tables import read_plan
 from fewstep.samplers.spec import SAMPLERS
 from fewstep.samplers.writing import writing
 
@@ -45,11 +47,24 @@ def load_plans(path: str | Path) -> tuple[Plan, ...]:
     """
     table = read_table(path)
     if table.get("kind") == "fewstep.plan":
-        return (Plan.from_table(table),)
+        return (read_plan(table, str(path)),)
     held = table.get("plans")
     if not isinstance(held, list) or not held:
-        raise ValueError(f"{NO_PLAN}, and no scheduler config with plans")
-    return tuple(sorted(map(Plan.from_table, held), key=lambda plan: plan.calls))
+        raise ValueError(f"{path}: {NO_PLAN}, and no scheduler config with plans")
+    return tuple(sorted(read_plans(held, str(path)), key=lambda plan: plan.calls))
+
+
+def read_plans(tables: Sequence[Any], where: str) -> list[Plan]:
+    """Plans of different numbers of calls.
+
+    Raises:
+        ValueError: for a table that is none, or two of as many calls.
+    """
+    plans = [read_plan(table, f"{where}, plans[{i}]") for i, table in enumerate(tables)]
+    calls = [plan.calls for plan in plans]
+    if twice := [n for i, n in enumerate(calls) if n in calls[:i]]:
+        raise ValueError(f"{where} holds two plans of {twice[0]} calls: leave one out")
+    return plans
 
 
 def load_plan(path: str | Path, calls: int | None = None) -> Plan:
@@ -79,7 +94,7 @@ def read_table(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if it is not there.
-        ValueError: if it is no JSON object.
+        ValueError: if it is no JSON object, or a file too large for one.
     """
     file = Path(path) / CONFIG if Path(path).is_dir() else Path(path)
     if not file.exists():
@@ -87,12 +102,13 @@ def read_table(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"no {missing}; `fewstep tune` and `fewstep plan SPEC --nfe N --save` write plans"
         )
+    content = read_bounded(file)
     try:
-        table = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(NO_PLAN) from error
+        table = parse_json(content, str(file))
+    except ValueError as error:
+        raise ValueError(f"this file is not a fewstep plan: {error}") from error
     if not isinstance(table, dict):
-        raise ValueError(NO_PLAN)
+        raise ValueError(f"{file}: {NO_PLAN}")
     return table
 
 

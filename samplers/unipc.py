@@ -33,6 +33,15 @@ def unipc(
     check_order(order, range(1, 5), "UniPC")
     if solver_type not in ("bh1", "bh2"):
         raise ValueError(f"solver_type must be 'bh1' or 'bh2', got {solver_type!r}")
+    whole = isinstance(disable_corrector, Collection) and all(
+        isinstance(step, int) and not isinstance(step, bool) and step >= -1
+        for step in disable_corrector
+    )
+    if not whole:
+        raise ValueError(
+            "disable_corrector takes a list of numbers of steps, as in [0, 1], or [-1] for all, "
+            f"got {disable_corrector!r}"
+        )
     return predictor_corrector(
         grid,
         order=order,

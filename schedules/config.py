@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fewstep.schedules.discrete import rescaled_to_zero_snr
+from fewstep.schedules.limits import check_train_times
 from fewstep.schedules.process import (
     VE,
     ContinuousVP,
@@ -172,7 +173,7 @@ def table_from_config(config: Config) -> DiscreteVP:
     start, end, schedule = TABLE_CLASSES.get(name, _DDPM)
     table = discrete_vp(
         config.get("beta_schedule") or schedule,
-        num_train_timesteps=config.get("num_train_timesteps") or 1000,
+        num_train_timesteps=_times(config),
         beta_start=_value(config, "beta_start", start),
         beta_end=_value(config, "beta_end", end),
         trained_betas=config.get("trained_betas"),
@@ -185,6 +186,12 @@ def table_from_config(config: Config) -> DiscreteVP:
     if config.get("rescale_betas_zero_snr"):
         squares = rescaled_to_zero_snr(squares)
     return DiscreteVP(tuple(squares.tolist()))
+
+
+def _times(config: Config) -> Any:
+    """Training times as they are said; 0 is a mistake, and None says nothing."""
+    value = config.get("num_train_timesteps")
+    return 1000 if value is None else value
 
 
 def _value(config: Config, key: str, default: float) -> float:
@@ -221,7 +228,7 @@ def _flow(config: Config) -> Flow:
             "sigma_data of a flow has no fewstep noise process: Cosmos 2 sends rising levels and "
             "runs its flow class as a sampler of sigma up to 80; keep that scheduler"
         )
-    n = int(config.get("num_train_timesteps") or 1000)
+    n = check_train_times(_times(config), 1)
     # One training time: the network is told sigma itself (Stable Audio 3, ACE-Step).
     return Flow(n, sigma_min=1 / n if n > 1 else 1e-3)
 

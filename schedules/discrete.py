@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fewstep.schedules.base import Array, NoiseProcess, variance_preserving
+from fewstep.schedules.limits import check_train_times
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def discrete_vp(
 
     Args:
         beta_schedule: linear, scaled_linear, squaredcos_cap_v2, sigmoid, laplace or exp.
-        num_train_timesteps: length of the table, >= 2; that of ``trained_betas`` wins.
+        num_train_timesteps: length of the table, 2 to 100,000; that of ``trained_betas`` wins.
         beta_start: first beta, in (0, 1).
         beta_end: last beta, in (0, 1).
         trained_betas: the betas themselves, shape (N,), in place of a schedule.
@@ -215,10 +216,12 @@ def discrete_vp(
             (arXiv:2305.08891, algorithm 1).
 
     Raises:
-        ValueError: for an unknown schedule, or betas that do not make alpha fall strictly.
+        ValueError: for an unknown schedule, another length, or betas that do not make alpha fall
+            strictly.
     """
     if trained_betas is None:
-        values = betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
+        count = check_train_times(num_train_timesteps, 2)
+        values = betas(beta_schedule, count, beta_start, beta_end)
     else:
         values = np.asarray(trained_betas, np.float64)
     squares = np.cumprod(1 - values)

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from fewstep.schedules.limits import check_calls
 from fewstep.schedules.process import Array, DiscreteVP, Flow, NoiseProcess
 from fewstep.schedules.published import PUBLISHED
 from fewstep.schedules.rules import GRIDS, GridRule
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 Final = Literal["zero", "sigma_min"]
+MAX_POWER, MAX_SHIFT = 100.0, 1e6
 NAMED_GRIDS: dict[str, GridRule] = {**GRIDS, **PUBLISHED}
 
 
@@ -98,6 +100,23 @@ class Grid:
             return -np.log(self.rho)
 
 
+def check_settings(process: NoiseProcess, final: str, power: float, shift: float) -> None:
+    """Passes settings that some grid of the process can have.
+
+    Raises:
+        ValueError: for an unknown end, or a power or shift out of its range.
+    """
+    if final not in ("zero", "sigma_min"):
+        raise ValueError(f"final must be 'zero' or 'sigma_min', got {final!r}")
+    if not 0 < power <= MAX_POWER:
+        raise ValueError(f"power, of the Karras grid, must lie in (0, {MAX_POWER:g}], got {power}")
+    if not 0 < shift <= MAX_SHIFT or (shift != 1 and not isinstance(process, Flow)):
+        raise ValueError(
+            f"shift must lie in (0, {MAX_SHIFT:g}], and be 1 unless the process is a flow; got "
+            f"{shift}"
+        )
+
+
 def make_grid(
     process: NoiseProcess,
     n: int,
@@ -112,7 +131,7 @@ def make_grid(
 
     Args:
         process: its range is covered.
-        n: number of network calls, >= 1.
+        n: number of network calls, 1 to ``MAX_CALLS``.
         name: a key of ``NAMED_GRIDS``: a rule for every process, or a published list for one.
         final: end at ``"zero"`` noise, or at ``"sigma_min"`` of the process (shifted).
         power: of the Karras grid.
@@ -126,14 +145,10 @@ def make_grid(
     Raises:
         ValueError: for an argument out of its range, or a range that n calls cannot divide.
     """
-    if n < 1:
-        raise ValueError(f"a sampler needs at least 1 call, got nfe = {n}")
+    check_calls(n)
     if name not in NAMED_GRIDS:
         raise ValueError(f"unknown grid {name!r}; known: {', '.join(NAMED_GRIDS)}")
-    if final not in ("zero", "sigma_min"):
-        raise ValueError(f"final must be 'zero' or 'sigma_min', got {final!r}")
-    if not shift > 0 or (shift != 1 and not isinstance(process, Flow)):
-        raise ValueError(f"shift must be > 0, and 1 unless the process is a flow; got {shift}")
+    check_settings(process, final, power, shift)
     rho = NAMED_GRIDS[name](process, n, n + (final == "sigma_min"), power)
     # Without a signal at the start the first node stays exactly there, whatever the rule's axis.
     rho = np.concatenate([[process.rho_max], rho[1:]]) if name != "leading" else rho

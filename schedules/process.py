@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 
 from fewstep.schedules.base import Array, NoiseProcess, variance_preserving
 from fewstep.schedules.discrete import DiscreteVP, betas, discrete_vp
+from fewstep.schedules.limits import check_train_times
 
 __all__ = [
     "VE",
@@ -52,6 +53,10 @@ class ContinuousVP(NoiseProcess):
     def __post_init__(self) -> None:
         if not 0 < self.beta_min < self.beta_max:
             raise ValueError(f"need 0 < beta_min < beta_max, got {self.beta_min}, {self.beta_max}")
+        if not (0 < self.t_min < 1 and 0 < self.time_scale < np.inf):
+            raise ValueError(
+                f"need 0 < t_min < 1 and time_scale > 0, got {self.t_min}, {self.time_scale}"
+            )
 
     @property
     def rho_max(self) -> float:
@@ -155,6 +160,7 @@ class Flow(NoiseProcess):
     sigma_min: float = 1e-3
 
     def __post_init__(self) -> None:
+        check_train_times(self.num_train_timesteps, 1)
         if not 0 < self.sigma_min < 1:
             raise ValueError(f"sigma_min of a flow must lie in (0, 1), got {self.sigma_min}")
 

@@ -64,6 +64,15 @@ def test_guidance_on_an_interval_is_counted_as_if_it_were_on(rows_seen: list[int
     assert sum(rows_seen) < found.rows == 2 * 2 * found.calls
 
 
+def test_a_dry_run_makes_a_few_calls_whatever_is_asked_for(rows_seen: list[int]) -> None:
+    """One to warm up and one that is timed, for each guidance."""
+    for nfe, n in ((2, 200), (1000, 1_000_000)):
+        work = unjudged(Bench(samplers=("ddim",), nfe=(nfe,), n=n, guidance="none;cfg:2"))
+        rows_seen.clear()
+        assert estimate(work).calls > nfe
+        assert len(rows_seen) == 4
+
+
 @pytest.mark.parametrize("made_by", ["make", "fewstep"])
 def test_the_default_benchmark_is_small(made_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = re.search(

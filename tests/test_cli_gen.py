@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,13 @@ def gen(*arguments: str) -> int:
         cli.main(["gen", *arguments])
     assert isinstance(caught.value.code, int)
     return caught.value.code
+
+
+def instead(*changes: str) -> tuple[str, ...]:
+    """``SMALL`` with these options in the place of its own."""
+    options = {**dict(zip(SMALL[::2], SMALL[1::2], strict=True)),
+               **dict(zip(changes[::2], changes[1::2], strict=True))}  # fmt: skip
+    return tuple(word for option in options.items() for word in option)
 
 
 def small(**changes: Any) -> Recipe:
@@ -88,7 +96,7 @@ def test_a_dry_run_tells_and_makes_nothing(capsys: pytest.CaptureFixture[str]) -
     assert lines[0] == "samples: 22 in 6 units, 0 of them there"
     assert lines[1] == "network: 3 calls, 6 rows a sample"
     assert [line.partition(":")[0] for line in lines[2:]] == ["disk", "memory", "time"]
-    assert lines[-1].endswith("s (from one unit)")
+    assert lines[-1].endswith("s (from calls of one unit)")
     assert not list(Path().iterdir())
     generate(small().build("cpu"), "run", rank=0, world=2)
     assert gen(*SMALL, "-o", "run", "--dry-run") == 0
@@ -105,19 +113,30 @@ def test_the_estimate_of_disk_holds(keep: Any) -> None:
     assert found == pytest.approx(expected, rel=0.1)  # names and numbers differ in length
 
 
-def test_slow_units_are_estimated_from_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = small().build("cpu")
-    made = []
-    make = type(run).make
-    monkeypatch.setattr(gen_estimate, "PATIENCE", 0.0)
-    monkeypatch.setattr(
-        type(run), "make", lambda self, unit: made.append(self.unit_size) or make(self, unit)
-    )
+@pytest.mark.parametrize("patience", [20.0, 0.0])
+def test_a_dry_run_makes_a_few_calls_whatever_is_asked_for(
+    patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one sample where a unit's calls would take long; of a unit, too, where they do not."""
+    run = small(nfe=4000, seeds="0-999999", guidance="icg:1.4|interval:0.3,2").build("cpu")
+    calls: list[int] = []
+    answer = type(run.problem.denoiser).__call__
+
+    def counted(self: Any, x: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        calls.append(len(x))
+        return answer(self, x, *rest, **more)
+
+    monkeypatch.setattr(type(run.problem.denoiser), "__call__", counted)
+    monkeypatch.setattr(gen_estimate, "PATIENCE", patience)
+    begun = time.perf_counter()
     found = gen_estimate.estimate(run, "run", world=4)
-    assert made == [1, 1]
-    assert not found.whole
-    assert found.rows == 6
-    assert "at most" in found.lines(Path("run"))[-1]
+    assert time.perf_counter() - begun < 2  # of 12 calls of a table of 16 images
+    # Two at the start and on each side of either edge; with guidance each has a second row.
+    assert len(calls) == (6 if patience == 0 else 12)
+    assert max(calls) == (2 if patience == 0 else 8)
+    assert found.whole == (patience > 0)
+    assert (found.calls, found.rows) == (4000, 8000)
+    assert ("at most" in found.lines(Path("run"))[-1]) == (patience == 0)
     assert "on 4 processes" in found.lines(Path("run"))[-1]
 
 
@@ -201,7 +220,7 @@ def test_prompts_are_kept_as_texts() -> None:
 def test_mistakes_are_one_line(
     change: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert gen(*SMALL, "-o", "run", *change) == 2
+    assert gen(*instead(*change), "-o", "run") == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
@@ -224,7 +243,7 @@ def test_other_settings_are_refused_with_their_difference(
 ) -> None:
     assert gen(*SMALL, "-o", "run", "--quiet") == 0
     for more in ((), ("--dry-run",)):
-        assert gen(*SMALL, "-o", "run", "--nfe", "4", *more) == 2
+        assert gen(*instead("--nfe", "4"), "-o", "run", *more) == 2
         err = capsys.readouterr().err
         assert "run was made with other settings: nfe: 3 there, 4 now; sigmas[1]: 0." in err
         assert err.count("\n") == 1
@@ -264,7 +283,7 @@ def test_missing_weights_end_it_before_a_model_is_loaded(
     monkeypatch.setattr(recipe, "load_problem", never)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert gen(*SMALL, "-o", "run", "--extractor", "inception:edm") == 3
+    assert gen(*instead("--extractor", "inception:edm"), "-o", "run") == 3
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "https://" in err

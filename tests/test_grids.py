@@ -145,7 +145,7 @@ def test_explicit_end() -> None:
         (lambda: make_grid(SD, 5, "karas"), "known: linspace"),
         (lambda: make_grid(SD, 5, final="none"), "'zero' or 'sigma_min'"),  # type: ignore[arg-type]
         (lambda: make_grid(SD, 5, shift=3.0), "unless the process is a flow"),
-        (lambda: make_grid(Flow(), 5, shift=0.0), "must be > 0"),
+        (lambda: make_grid(Flow(), 5, shift=0.0), r"shift must lie in \(0, "),
     ],
 )
 def test_bad_grids_are_refused_in_one_line(make, words: str) -> None:

@@ -237,7 +237,7 @@ def test_refused_intervals_leave_the_old_plan(intervals) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"preset": "cifar"}, "unknown preset 'cifar' of Restart; known: cifar10-vp-43"),
-     ({"noise_scale": -1.0}, "noise_scale must be a number >= 0, got -1"),
+     ({"noise_scale": -1.0}, "noise_scale must be a number from 0 to 100, got -1"),
      ({"solver": "restart"}, "and not restart; got 'restart'"),
      ({"inner": "heun:grid=karras"}, "got 'heun:grid=karras': give the grid to Restart itself")],
 )  # fmt: skip

@@ -198,8 +198,8 @@ def test_calls_on_one_grid(mode: str, evaluate: str) -> None:
      ({"evaluate": "pecece"}, "evaluate must be 'pec' or 'pece', got 'pecece'"),
      ({"predictor_order": 0}, "predictor_order >= 1"),
      ({"corrector_order": -1}, "corrector_order >= 0"),
-     ({"tau": -0.1}, "tau must be a number >= 0, got -0.1"),
-     ({"tau": math.inf}, "tau must be a number >= 0, got inf"),
+     ({"tau": -0.1}, "tau must be a number from 0 to 100, got -0.1"),
+     ({"tau": math.inf}, "tau must be a number from 0 to 100, got inf"),
      ({"tau_min": 2.0, "tau_max": 1.0}, "0 <= tau_min <= tau_max")],
 )  # fmt: skip
 def test_refused(options: dict, message: str) -> None:

@@ -155,7 +155,7 @@ def test_stages_lie_at_their_fractions(process: str, tau: float) -> None:
     ("spec", "message"),
     [("singlestep:order=4", "order must be 1, 2 or 3 for DPMSolverPPSinglestep, got 4; for higher"),
      ("singlestep:solver_type=bh1", "solver_type must be 'midpoint' or 'heun', got 'bh1'"),
-     ("singlestep:tau=-1", "tau must be a number >= 0, got -1"),
+     ("singlestep:tau=-1", "tau must be a number from 0 to 100, got -1"),
      ("rho_rk:order=5", "order must be 1, 2, 3 or 4 for DEISRungeKutta, got 5")],
 )  # fmt: skip
 def test_refused(spec: str, message: str) -> None:

@@ -76,6 +76,11 @@ def split_specs(values: Iterable[str]) -> list[str]:
     return list(specs)
 
 
+def takes_no_calls(spec: str) -> bool:
+    """Whether a sampler chooses its number of calls while it runs."""
+    return spec.partition(":")[0] == "dopri5"
+
+
 def all_specs() -> list[str]:
     """Every sampler of the registry, by default and at each order it has."""
     specs = []

@@ -104,6 +104,10 @@ def prepare(bench: Bench, device: str) -> Work:
     problem = load_problem(bench.problem, device, prompts=bench.prompts, dtype=bench.dtype)
     if not extractor and problem.image_shape == FASHION_SHAPE:
         extractor = FashionExtractor(device)
+    if bench.ref is not None and not extractor:
+        raise ValueError(
+            f"ref is of features of images, and there are none of {problem.name!r}: leave it out"
+        )
     reference = None
     if extractor:
         wanted = needs_features(bench.metrics)

@@ -13,11 +13,13 @@ import torch
 import fewstep
 from fewstep.checks import Checked
 from fewstep.eval.bench.guides import split_guidance
+from fewstep.eval.limits import MAX_SAMPLES, check_repeats, check_seed
 from fewstep.eval.metric_choices import EXACT as EXACT
 from fewstep.eval.metric_choices import METRIC_CHOICES
 from fewstep.eval.problems import Problem
 from fewstep.models.adapters import EDMDenoiser
 from fewstep.samplers import DEFAULT_SPECS
+from fewstep.schedules.limits import MAX_CALLS, at_most
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class Bench(Checked):
     Args:
         problem: a model, as ``fewstep.eval.problems.load_problem`` reads it.
         samplers: specs, paths of saved plans, ``dopri5``, or ``all``.
-        nfe: network calls, each >= 1; None for 5, 8, 10 and 20, and of a saved plan its own. With
-            numbers, a plan must make one of them.
-        n: samples, >= 2.
+        nfe: network calls, each 1 to 4,000; None for 5, 8, 10 and 20, and of a saved plan its own.
+            With numbers, a plan must make one of them.
+        n: samples, 2 to 10 million.
         seed: of the starting noise, >= 0.
         repeats: how often, with seeds ``seed``, ``seed + 1`` and so on, >= 1.
         guidance: as ``parse_guidance`` reads it, one text or several, or several in one separated
@@ -72,10 +74,10 @@ class Bench(Checked):
             raise ValueError(f"nfe must be at least 1, got {list(self.nfe)}")
         if self.n < 2:
             raise ValueError(f"n must be at least 2 samples, got {self.n}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
-        if self.repeats < 1:
-            raise ValueError(f"repeats must be at least 1, got {self.repeats}")
+        at_most("nfe", max(self.nfe or (1,)), MAX_CALLS)
+        at_most("n, the samples,", self.n, MAX_SAMPLES)
+        check_seed(self.seed)
+        check_repeats(self.repeats)
         if self.peers not in ("none", "diffusers"):
             raise ValueError(f"peers must be none or diffusers, got {self.peers!r}")
         if not split_guidance(self.guidance):
@@ -88,6 +90,8 @@ class Bench(Checked):
                 f"extractor {self.extractor!r} needs ref, the statistics of real images; "
                 "`fewstep ref` makes them"
             )
+        if self.weights is not None and self.extractor is None:
+            raise ValueError(f"weights are of an extractor, and none was named; got {self.weights}")
 
 
 def compiled(problem: Problem) -> Problem:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fewstep.eval.bench.setup import Bench
+from fewstep.eval.yaml_files import read_yaml, yaml_text
 from fewstep.samplers.writing import write_whole
 
 COMMA_LISTS = ("nfe", "metrics")
@@ -58,7 +58,7 @@ def read_sweep(path: Path | None = None, given: Mapping[str, Any] | None = None)
 
 def save_sweep(bench: Bench, path: Path) -> None:
     """Writes all options, also those that were left at their defaults."""
-    write_whole(path, yaml.safe_dump(resolved(bench), sort_keys=False))
+    write_whole(path, yaml_text(resolved(bench)))
 
 
 def resolved(bench: Bench) -> dict[str, Any]:
@@ -79,14 +79,12 @@ def _listed(value: Any, name: str) -> Any:
 def _written(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no sweep at {path}; `fewstep bench` leaves one in its folder")
-    try:
-        table = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    table = read_yaml(path)
     if not isinstance(table, dict):
         raise ValueError(f"{path} must hold options by name, as in `nfe: [5, 8]`")
-    table = {str(name): value for name, value in table.items()}
-    if "model" in table and "problem" not in table:
+    if "model" in table:
+        if "problem" in table:
+            raise ValueError(f"{path}: model and problem are one option: leave one out")
         table["problem"] = table.pop("model")
     return table
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from fewstep import __version__
 from fewstep.eval.cli.basic import doctor, list_, overhead, plan, sample
@@ -22,6 +23,28 @@ from fewstep.eval.cli.stopping import Stop, leave
 from fewstep.eval.cli.tune import tune
 
 INTERRUPTED = "interrupted; what is finished is kept"
+
+
+class Command(TyperCommand):
+    """A command whose options of one value are given once: of two values one would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As in typer.
+
+        Raises:
+            ValueError: for an option of one value that is there twice, under whatever names.
+        """
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in given:
+            single = not (getattr(option, "multiple", False) or option.is_eager)
+            if single and option.param_type_name == "option" and given.count(option) > 1:
+                names = "/".join((*option.opts, *option.secondary_opts))
+                raise ValueError(
+                    f"{names} is given {given.count(option)} times and takes one value: leave "
+                    f"{given.count(option) - 1} out"
+                )
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     add_completion=False,
@@ -54,7 +77,7 @@ for _command in (bench, sample, plan, tune, gen, ref, calc, verify, export, conv
                  overhead, doctor, list_):  # fmt: skip
     # Spelled out, the first sentence of each is not cut in the list of commands.
     _first = " ".join((_command.__doc__ or "").strip().split("\n\n")[0].split())
-    app.command(_command.__name__.rstrip("_"), short_help=_first)(_command)
+    app.command(_command.__name__.rstrip("_"), cls=Command, short_help=_first)(_command)
 
 
 def _fail(message: str, status: int = 2) -> None:

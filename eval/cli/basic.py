@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fewstep.eval.cli.options import Device, Guidance, Seed
+from fewstep.eval.limits import check_repeats
 from fewstep.progress import Progress
 
 
@@ -84,6 +85,7 @@ def overhead(
     """Times a `step()` of our schedulers beside diffusers', and guidance beside its network."""
     if repeats < 1:
         raise ValueError(f"--repeats must be at least 1, got {repeats}")
+    check_repeats(repeats)
     with Progress.shown("overhead", "pairs") as progress:
         from fewstep.eval.processes import resolve_device
         from fewstep.eval.studies import guided_overhead

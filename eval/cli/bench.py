@@ -15,6 +15,8 @@ from fewstep.eval.cli.options import (
     Seed,
     Specs,
     Weights,
+    is_given,
+    refuse_given,
 )
 from fewstep.progress import Progress
 
@@ -65,20 +67,18 @@ def bench(
 
     Example: `fewstep bench runs/bench/sweep.yaml --n 5000 --metrics fd,kid --dry-run`
     """
-    given = {name: value for name, value in context.params.items() if _is_given(context, name)}
+    given = {name: value for name, value in context.params.items() if is_given(context, name)}
     given.pop("dry_run", None)
     with Progress.shown("bench") as progress:
         from fewstep.eval.bench.estimate import show_estimate
+        from fewstep.eval.bench.jobs import split_specs, takes_no_calls
         from fewstep.eval.bench.sweeps import read_sweep
         from fewstep.eval.commands.basic import run_and_report
 
         settings = read_sweep(given.pop("sweep", None), given)
+        if settings.peers == "none" and all(map(takes_no_calls, split_specs(settings.samplers))):
+            refuse_given(context, ["nfe"], "on dopri5, which chooses its calls itself")
         if dry_run:
             show_estimate(settings, progress)
         else:
             run_and_report(settings, progress)
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")

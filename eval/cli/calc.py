@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from fewstep.eval.cli.options import Device, Weights
+from fewstep.eval.cli.options import Device, Weights, refuse_given
 from fewstep.progress import Progress
 
 if TYPE_CHECKING:
@@ -24,10 +24,12 @@ OnError = Annotated[
     str,
     typer.Option("--on-error", help="`raise`, or `skip` image files that cannot be used."),
 ]
+OF_SCORES = ("extractor", "weights", "metrics", "repeats", "device", "on_error")
 Images = "A folder, .zip, .npy or .npz of images, a folder of `fewstep gen`, or `fashion`."
 
 
 def ref(
+    context: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help=Images)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .npz to write.")],
     extractor: Annotated[
@@ -48,6 +50,8 @@ def ref(
 
     Example: `fewstep ref fashion -o fashion.npz --extractor fd-cnn:fashion`
     """
+    if not features:
+        refuse_given(context, ["seed"], "where no features are kept")
     with Progress.shown("ref", "images") as progress:
         from fewstep.eval.commands.calc_console import Use
         from fewstep.eval.commands.files import run_ref
@@ -57,6 +61,7 @@ def ref(
 
 
 def calc(
+    context: typer.Context,
     samples: Annotated[list[str], typer.Argument(metavar="SAMPLES...", help=Images)],
     ref: Annotated[
         str | None, typer.Option(help="Statistics (.npz, .pkl), images, or `fashion`.")
@@ -95,6 +100,8 @@ def calc(
 
     Example: `fewstep calc runs/unipc-8 --paired runs/reference`
     """
+    if ref is None:
+        refuse_given(context, OF_SCORES, "without --ref, since pairs are compared by their pixels")
     with Progress.shown("calc", "images") as progress:
         from fewstep.eval.commands.calc import Asked, run_calc
         from fewstep.eval.commands.calc_console import Use
@@ -105,6 +112,7 @@ def calc(
 
 
 def verify(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Of `fewstep gen`.")],
     recompute: Annotated[int, typer.Option(help="Units to make again, at random.")] = 0,
     seed: Annotated[int, typer.Option(help="Of their choice.")] = 0,
@@ -117,6 +125,8 @@ def verify(
 
     Example: `fewstep verify runs/unipc-8 --recompute 3`
     """
+    if not recompute:
+        refuse_given(context, ["seed"], "without --recompute")
     with Progress.shown("verify", "units") as progress:
         from fewstep.eval.commands.files import run_verify
 
@@ -139,6 +149,7 @@ def export(
 
 
 def convert(
+    context: typer.Context,
     statistics: Annotated[Path, typer.Argument(help="An .npz or .pkl.")],
     out: Annotated[Path, typer.Argument(help="An .npz, or a .pkl as edm2 has it.")],
     metric: Annotated[str, typer.Option(help="Which statistics of a .pkl.")] = "fid",
@@ -147,6 +158,8 @@ def convert(
 
     Example: `fewstep convert cifar10.npz cifar10.pkl`
     """
+    if {statistics.suffix.lower(), out.suffix.lower()} == {".npz"}:
+        refuse_given(context, ["metric"], "from one .npz to another")
     with Progress.shown("convert"):
         from fewstep.eval.commands.files import run_convert
 

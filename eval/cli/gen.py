@@ -57,6 +57,8 @@ def gen(
 
     Example: `torchrun --nproc-per-node 2 -m fewstep gen -s sa --nfe 20 -g cfg:2 -o runs/sa-20`
     """
+    if dry_run and quiet:
+        raise ValueError("--quiet beside --dry-run leaves nothing to print: leave one of them out")
     given: dict[str, Any] = {
         "model": model, "seeds": seeds, "guidance": guidance, "classes": classes, "unit": unit,
         "keep": keep, "extractor": extractor, "weights": weights and str(weights.absolute()),

@@ -1,5 +1,6 @@
 """Options that several commands have."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -43,3 +44,16 @@ Prompts = Annotated[
 Dtype = Annotated[str, typer.Option(help="Of a pipeline: `float32`, `float16`, `bfloat16`.")]
 Device = Annotated[str, typer.Option(help="`auto` (CUDA if there is one), `cpu`, `cuda`, `mps`.")]
 Seed = Annotated[int, typer.Option(help="Of the starting noise.")]
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option is on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+
+
+def refuse_given(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """Raises ValueError for an option that nothing would read."""
+    for name in names:
+        if is_given(context, name):
+            raise ValueError(f"--{name.replace('_', '-')} has no effect {why}: leave it out")

@@ -13,6 +13,7 @@ from fewstep.eval.bench.jobs import guided_plan
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.sweeps import Sweep
 from fewstep.eval.commands.text import print_line, print_table
+from fewstep.eval.limits import MAX_PICTURE, check_seed
 from fewstep.eval.problems import load_problem
 from fewstep.eval.processes import launched, resolve_device
 from fewstep.eval.reports.results import (
@@ -31,6 +32,7 @@ from fewstep.samplers import sample as draw_samples
 from fewstep.samplers.diverged import refused
 from fewstep.samplers.tuned_files import load_start, names_file, warn_other_model
 from fewstep.samplers.warm import start_hooks
+from fewstep.schedules.limits import at_most
 
 DEFAULT_CALLS = 10  # of a spec in `fewstep sample`
 
@@ -94,8 +96,8 @@ class Drawing:
             raise ValueError(f"classes are 0 to 9, got {bad[0]}; names: {_class_names()}")
         if self.n < 1:
             raise ValueError(f"n must be at least 1 image, got {self.n}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
+        at_most("n, the images of one picture,", self.n, MAX_PICTURE)
+        check_seed(self.seed)
 
 
 def _class_names() -> str:

@@ -21,6 +21,7 @@ from fewstep.eval.images.calculate import SetScore, calculate, extractor_for, fi
 from fewstep.eval.images.paired import paired_difference
 from fewstep.eval.images.samples import Samples, open_samples
 from fewstep.eval.images.sources import open_images
+from fewstep.eval.limits import check_repeats
 from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.reports.lines import LINES, append_run
 from fewstep.eval.reports.results import check_writable
@@ -63,8 +64,7 @@ class Asked:
         for metric in self.metrics:
             if metric not in METRIC_CHOICES:
                 raise ValueError(f"metrics must be of {', '.join(METRIC_CHOICES)}, got {metric!r}")
-        if self.repeats < 1:
-            raise ValueError(f"repeats must be at least 1, got {self.repeats}")
+        check_repeats(self.repeats)
         if self.out is not None and self.ref is None:
             raise ValueError("--out takes scores, which need --ref; leave it out")
 

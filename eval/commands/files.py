@@ -14,6 +14,7 @@ from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.images.make_reference import make_reference
 from fewstep.eval.images.sources import open_images
+from fewstep.eval.limits import check_seed
 from fewstep.eval.processes import resolve_device
 from fewstep.eval.references import save_reference
 from fewstep.eval.reports.results import all_or_nothing, check_writable
@@ -56,6 +57,11 @@ def run_verify(
         # The last bits of a network's output depend on it, so that it is one of the settings.
         torch.set_num_threads(ShardFolder(folder).config()["threads"])
         run = run_from_folder(folder, device)
+    if weights is not None and not (folder / RESULT).is_file():
+        raise ValueError(
+            f"--weights are of the extractor of {RESULT}, and {folder} has none: leave them out"
+        )
+    check_seed(seed)
     progress.stage("checking every file")
     found = verify(folder, recompute=recompute, run=run, seed=seed, progress=progress.at)
     progress.stage(f"scores of {RESULT}")

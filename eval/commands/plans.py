@@ -34,8 +34,7 @@ def show_plan(
     Args:
         spec: of a sampler, or the path of a plan.
         nfe: network calls; None takes 10 for a spec, and the one plan of a file.
-        process, problem: which noise process; the problem's if both are given. With a file they
-            are checked.
+        process, problem: which noise process, by one of them. With a file it is checked.
         save: a JSON file to write the plan to.
         plot: a PNG file to draw it in.
 
@@ -43,6 +42,10 @@ def show_plan(
         ValueError: for what does not fit, and a path of another kind.
         FileNotFoundError: without a file.
     """
+    if process is not None and problem is not None:
+        raise ValueError(
+            f"--process {process} and --problem {problem} both say the noise process: leave one out"
+        )
     for path, suffix, option in ((save, ".json", "--save"), (plot, ".png", "--plot")):
         if path is not None and (path.suffix != suffix or path.is_dir()):
             raise ValueError(f"{option} must name a {suffix} file, got {path}")

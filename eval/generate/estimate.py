@@ -1,19 +1,30 @@
-"""What a generation will take: calls, disk, memory and time, from one unit that is thrown away."""
+"""What a generation will take: calls, disk, memory and time, from a few calls of the network.
+
+However many calls and samples are asked for, no more than two calls are made at each level where
+guidance may be dearer than before, and the images of one unit are decoded.
+"""
 
 import math
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from fewstep.eval.amounts import bytes_text, seconds_text
+from fewstep.eval.bench.guides import Meter
 from fewstep.eval.clock import peak_memory
 from fewstep.eval.generate.generation import CHECKPOINT_UNITS
 from fewstep.eval.generate.shards import CONFIG, ShardFolder
-from fewstep.eval.generate.units import Generation, Unit
+from fewstep.eval.generate.units import Generation, quantised
+from fewstep.models.ode import level_at
+from fewstep.schedules.breaks import within
+from fewstep.types import Level
 
-# A unit that takes longer is not made whole: one sample tells about how long it would take.
-PATIENCE = 60.0
+# Where the calls of a unit would take longer, those of one sample tell about how long.
+PATIENCE = 20.0
 # Bytes, measured: of a unit in the journal; of a file, there and in its header; of the settings.
 RECORD, FILE, SETTINGS = 230, 370, 1500
 
@@ -27,7 +38,7 @@ class Estimate:
         units: of the whole run.
         there: units that are finished.
         calls: of the network, in a unit.
-        rows: of those calls, for a sample.
+        rows: of those calls, for a sample; at most so many where guidance is switched on and off.
         disk: bytes of the whole run.
         memory: bytes that a process has held; on CUDA of the device.
         seconds: of the units that are left.
@@ -51,7 +62,7 @@ class Estimate:
         there = folder.absolute()
         while not there.exists():
             there = there.parent
-        how = "from one unit" if self.whole else "at most, from one sample at a time"
+        how = "from calls of one unit" if self.whole else "at most, from calls of one sample"
         many = f" on {self.world} processes" if self.world > 1 else ""
         return [
             f"samples: {self.samples} in {self.units} units, {self.there} of them there",
@@ -63,7 +74,7 @@ class Estimate:
 
 
 def estimate(run: Generation, folder: str | Path, world: int = 1) -> Estimate:
-    """Makes one unit, and nothing else.
+    """Makes a few calls, and nothing else.
 
     Args:
         run: what to generate.
@@ -78,29 +89,43 @@ def estimate(run: Generation, folder: str | Path, world: int = 1) -> Estimate:
         shards = ShardFolder(folder)
         shards.check(run.config)
         there = len(shards.finished(range(units)).records)
-    unit, seconds, whole = _timed(run)
-    rows = unit.network_rows / (run.unit_size if whole else 1)
+    calls, rows = run.plan.calls, 1
+    seconds, call_rows = _unit(run, rows)
+    if whole := seconds / calls * run.unit_size <= PATIENCE:
+        rows = run.unit_size
+        seconds, call_rows = _unit(run, rows)
     left = math.ceil((units - there) / world)
     return Estimate(
-        len(run.seeds), units, there, unit.calls, rows, _disk(run, world),
-        peak_memory(run.problem.device), left * seconds, world, whole,
+        len(run.seeds), units, there, calls, calls * call_rows / rows, _disk(run, world),
+        peak_memory(run.problem.device), left * seconds * run.unit_size / rows, world, whole,
     )  # fmt: skip
 
 
-def _timed(run: Generation) -> tuple[Unit, float, bool]:
-    """A unit, the seconds of one as large as the run's, and whether it is one."""
-    first = replace(run, seeds=run.seeds[:1], unit_size=1)
-    first.make(0)  # warm-up
-    unit, seconds = _stopped(first)
-    if seconds * run.unit_size > PATIENCE:
-        return unit, seconds * run.unit_size, False
-    return *_stopped(run), True
-
-
-def _stopped(run: Generation) -> tuple[Unit, float]:
+@torch.no_grad()
+def _unit(run: Generation, count: int) -> tuple[float, int]:
+    """Seconds of a unit of so many samples, by one call of each kind, and rows of the dearest."""
+    problem = run.problem
+    noise, guidance = problem.initial_noise(count, dtype=problem.dtype), run.expression
+    breaks = () if guidance is None else guidance.breakpoints()
+    inside = within((problem.process.rho_max, problem.process.rho_min), breaks)
+    levels = [problem.start_level, *(level_at(problem.process, rho) for rho in inside)]
+    seconds, rows = max((_call(run, noise, level) for level in levels), key=lambda call: call[1])
     begun = time.perf_counter()
-    unit = run.make(0)  # its results are on the CPU, so the device is done
-    return unit, time.perf_counter() - begun
+    images = quantised(problem.images(noise / problem.start_scale).cpu())
+    if run.extractor is not None:
+        float(run.extractor(images).flatten()[0])
+    return run.plan.calls * seconds + time.perf_counter() - begun, rows
+
+
+def _call(run: Generation, noise: Tensor, level: Level) -> tuple[float, int]:
+    """Seconds and rows of the second call; the first warms up, and some guidance waits for it."""
+    seeds, meter = list(range(len(noise))), Meter(run.expression)
+    labels = run.problem.labels(len(noise))
+    guided, begun, before = meter.wrap(run.problem.denoiser, seeds), 0.0, 0
+    for _ in range(2):
+        begun, before = time.perf_counter(), meter.counters.rows
+        float(guided(noise, level, labels).flatten()[0])  # the device has finished
+    return time.perf_counter() - begun, meter.counters.rows - before
 
 
 def _disk(run: Generation, world: int) -> int:

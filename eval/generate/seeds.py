@@ -3,6 +3,9 @@
 import re
 from collections.abc import Sequence
 
+from fewstep.eval.limits import MAX_SAMPLES
+from fewstep.schedules.limits import at_most
+
 SEEDS = 2**32
 
 
@@ -21,13 +24,11 @@ def read_seeds(text: str) -> list[int]:
     """The seeds that :func:`seeds_text` wrote.
 
     Raises:
-        ValueError: for any other text.
+        ValueError: for any other text, and more than ``MAX_SAMPLES``.
     """
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, last = _run(part, text)
-        seeds += range(first, last + 1)
-    return seeds
+    runs = [_run(part, text) for part in text.split(",")]
+    at_most("the number of seeds", sum(last + 1 - first for first, last in runs), MAX_SAMPLES)
+    return [seed for first, last in runs for seed in range(first, last + 1)]
 
 
 def _run(part: str, text: str) -> tuple[int, int]:
@@ -37,7 +38,7 @@ def _run(part: str, text: str) -> tuple[int, int]:
     if not first <= last < SEEDS:
         raise ValueError(
             "seeds are numbers below 2**32 and runs of them, as in 0-49999 or 1,2,5-9; got "
-            f"{text!r}"
+            f"{text[:80]!r}"
         )
     return first, last
 

@@ -27,13 +27,16 @@ from fewstep.eval.cache import digest
 from fewstep.eval.clock import Clock
 from fewstep.eval.generate.seeds import check_seeds, seeds_text
 from fewstep.eval.keys import stable
+from fewstep.eval.limits import MAX_BATCH
 from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.networks.micro_batches import strict_float32
 from fewstep.eval.problems import Problem
+from fewstep.guidance import Expression
 from fewstep.guidance.context import Draws
 from fewstep.samplers import Plan, sample
 from fewstep.samplers.diverged import refused
 from fewstep.samplers.tuned_files import warn_other_model
+from fewstep.schedules.limits import at_most
 
 FORMAT = 2
 Classes = Literal["uniform", "turn"]
@@ -114,11 +117,17 @@ class Generation(Checked):
         check_seeds(self.seeds)
         if self.unit_size < 1:
             raise ValueError(f"unit_size must be at least 1, got {self.unit_size}")
+        at_most("unit_size, the samples of a batch,", self.unit_size, MAX_BATCH)
         for name, value, known in (
             ("classes", self.classes, get_args(Classes)), ("keep", self.keep, get_args(Keep)),
         ):  # fmt: skip
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if self.classes == "turn" and not self.problem.num_classes:
+            raise ValueError(
+                f"classes='turn' has no effect on {self.problem.name!r}, which has no classes: "
+                "leave it out"
+            )
         if self.keep != "images" and self.extractor is None:
             raise ValueError(f"keep={self.keep!r} needs an extractor; pass one, or keep='images'")
         _ = self.config  # before anything is sampled, whatever does not fit is refused
@@ -210,6 +219,11 @@ class Generation(Checked):
             images, None if labels is None else labels[:rows], features, cost.calls, cost.rows,
             {phase: round(seconds, 6) for phase, seconds in clock.seconds().items()},
         )  # fmt: skip
+
+    @property
+    def expression(self) -> Expression | None:
+        """The guidance, or None."""
+        return self._guidance.expression
 
     @cached_property
     def _guidance(self) -> WrittenGuidance:

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from fewstep.eval.images.sets import ImageSet, SetHash
+from fewstep.eval.limits import MAX_BATCH, check_seed
 from fewstep.eval.moments import ExactMoments
 from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.references import FEATURES, Reference, subset
 from fewstep.eval.statistics_files import FeatureStatistics
+from fewstep.schedules.limits import at_most
 
 BATCH = 64
 Progress = Callable[[int, int], None]  # (images done, images in total)
@@ -40,6 +42,7 @@ def make_reference(
         TypeError, ValueError: for images that the extractor does not take.
     """
     check_batch(batch)
+    check_seed(seed)
     if features < 0:
         raise ValueError(f"features must be at least 0, got {features}; 0 keeps none")
     if images.n < 2:
@@ -76,3 +79,4 @@ def check_batch(batch: int) -> None:
     """Raises ValueError for a batch of none."""
     if batch < 1:
         raise ValueError(f"batch must be at least 1 image, got {batch}")
+    at_most("batch, the images at a time,", batch, MAX_BATCH)

@@ -14,11 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from fewstep.eval.generate.durable import append_durably
 from fewstep.eval.reports.results import Results, Row
-from fewstep.eval.reports.thumbnails import from_thumbnails, to_thumbnails
+from fewstep.eval.reports.thumbnails import Pixels, from_thumbnails, to_thumbnails
 
 LINES = "results.jsonl"
 SCHEMA = 3
@@ -163,7 +161,7 @@ def _results(path: Path, run: _Run) -> Results:
     return results
 
 
-def _images(path: Path, line: Line) -> Tensor:
+def _images(path: Path, line: Line) -> Pixels:
     try:
         return from_thumbnails(line["png"])
     except (KeyError, TypeError, ValueError, OSError) as error:

@@ -9,11 +9,13 @@ from typing import get_args
 import torch
 
 from fewstep.checks import Checked
+from fewstep.eval.limits import MAX_MINUTES, MAX_NOISES, MAX_TUNED_CALLS, check_seed
 from fewstep.eval.problems import Problem
 from fewstep.eval.tune.feature_space import BUNDLED, Kind
 from fewstep.samplers.tuning import optimise
 from fewstep.samplers.tuning.family import Free
 from fewstep.samplers.tuning.polish import BATCH
+from fewstep.schedules.limits import at_most
 
 # name -> what is tuned; behind a colon a way to choose the nodes.
 FAMILIES = {
@@ -44,7 +46,7 @@ class TuneSettings(Checked):
 
     Args:
         problem: a model, as ``fewstep.eval.problems.load_problem`` reads it.
-        nfe: network calls of the sampler, >= 1.
+        nfe: network calls of the sampler, 1 to 100.
         guidance: one text, as ``parse_guidance`` reads it.
         family: of :data:`FAMILIES`.
         objective: what is compared with the teacher: ``sample``, ``features`` or ``both``.
@@ -84,8 +86,11 @@ class TuneSettings(Checked):
             raise ValueError(f"nfe must be at least 1 call, got {self.nfe}")
         if not self.minutes > 0 or math.isinf(self.minutes):
             raise ValueError(f"minutes must be a number above 0, got {self.minutes}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
+        at_most("nfe, the calls of a table to tune,", self.nfe, MAX_TUNED_CALLS)
+        if self.minutes > MAX_MINUTES:
+            raise ValueError(f"minutes must be at most {MAX_MINUTES:,g}, got {self.minutes:g}")
+        check_seed(self.seed)
+        at_most("noises", max(self.noises or (0,)), MAX_NOISES)
         if self.noises is not None and (len(self.noises) != 3 or min(self.noises) < 2):
             raise ValueError(
                 "noises are three numbers of at least 2, to tune, to select and to report on, as "
@@ -99,6 +104,11 @@ class TuneSettings(Checked):
         if self.objective not in get_args(Kind):
             raise ValueError(
                 f"objective must be one of {', '.join(get_args(Kind))}, got {self.objective!r}"
+            )
+        if self.objective == "sample" and self.features != BUNDLED:
+            raise ValueError(
+                f"features ({self.features}) are of another objective than samples: leave out "
+                "--features, or add --objective features"
             )
         if self.objective != "sample" and self.family not in FEATURED:
             raise ValueError(

@@ -6,6 +6,7 @@ a number, before a comparison of it fails somewhere else.
 
 import inspect
 import operator
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from os import PathLike
@@ -15,6 +16,7 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 
 PLAIN = {int: "a whole number", float: "a number", bool: "True or False", str: "a text",
          Path: "a pathlib.Path", NoneType: "None"}  # fmt: skip
+LONGEST = 60  # characters of a value in a message
 
 
 class Checked:
@@ -93,18 +95,20 @@ def _is_number(value: Any, kind: type) -> bool:
     if isinstance(value, bool | str | bytes):
         return False
     try:
-        operator.index(value)
+        return abs(operator.index(value)) <= sys.float_info.max or kind is int
     except TypeError:
         return kind is float and hasattr(value, "__float__")
-    return True
 
 
 def named(value: Any) -> str:
     """What a wrong argument is, in a few words."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return "a number beyond the range of float"
     if value is None or isinstance(value, bool | int | float | str):
-        return repr(value)
+        text = repr(value)
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     return type(value).__name__
 
 

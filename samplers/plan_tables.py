@@ -1,0 +1,302 @@
+"""Plans that were read: every entry is checked before it counts.
+
+The checks of :class:`fewstep.samplers.plan.Plan` hold for any table; those here are of types, names
+and sense: what is told to the network at a level, levels that the process has, and noise where
+there is room for it. Every refusal names the file and the place in it.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from fewstep.samplers.plan import NO_PLAN, SCHEMA, Evaluation, Op, Plan, apply_ops
+from fewstep.schedules.base import Array, NoiseProcess
+from fewstep.schedules.discrete import DiscreteVP
+from fewstep.schedules.identity import process_named
+from fewstep.schedules.limits import MAX_CALLS
+
+MAX_OPS = 64  # of an evaluation; solvers have up to five
+LARGEST = 3.4e38  # of a coefficient, since samples may be float32
+LEVEL = 1e-6  # relative; the numbers of a file are float64
+# diffusers puts levels between two training times in another way than we do.
+TABLE_TIMES = 1.0
+ROW, ROW_IF_OLD = ("time", "alpha", "sigma", "ops", "form", "store"), ("stage",)
+OP = ("reg", "c_x", "c_b", "w", "nu")
+PLAN = ("schema", "kind", "evaluations", "end", "process", "name", "provenance")
+NUMBERS, TEXTS = ("seconds", "calls"), ("prediction_type", "model", "guidance", "family", "version")
+OBJECTS = ("error", "fixed", "seeds", "noises", "start", "objective")
+OWN_TIMES = (
+    "own"  # provenance["times"] of a plan whose network is told something else than its level
+)
+
+
+def read_plan(table: Any, where: str = "") -> Plan:
+    """The plan of a table, as :meth:`Plan.table` gives it, before or after JSON.
+
+    Args:
+        table: any value.
+        where: the file, for messages.
+
+    Raises:
+        ValueError: in one line with the place, if it is no plan, or one without sense.
+    """
+    prefix = f"{where}: " if where else ""
+    try:
+        return _plan(table)
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from error
+
+
+def _plan(table: Any) -> Plan:
+    if not isinstance(table, Mapping) or table.get("kind") != "fewstep.plan":
+        raise ValueError(NO_PLAN)
+    schema = _whole(table.get("schema"), "schema")
+    if schema > SCHEMA:
+        raise ValueError(f"plan of schema {schema}, this fewstep reads up to {SCHEMA}: update it")
+    _keys(table, "the plan", PLAN)
+    rows = _list(table["evaluations"], "evaluations", MAX_CALLS)
+    old = not any(isinstance(row, Mapping) and "stage" in row for row in rows)
+    process = _object(table["process"], "process")
+    _text(process.get("process"), "process of process")
+    for name, value in process.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            _number(value, f"{name} of process")
+    plan = Plan(
+        tuple(_row(row, f"evaluation {e}", old) for e, row in enumerate(rows)),
+        _end(table["end"]),
+        process,
+        _text(table["name"], "name"),
+        _provenance(table["provenance"], len(rows)),
+    )
+    _check_landing(plan)
+    known = process_named(plan.process)
+    if known is not None:
+        check_levels(plan, known)
+    elif process["process"] == "vp-discrete":
+        _check_unknown_table(plan, process["times"])
+    if plan.draws:
+        _check_noise(plan)
+    return plan
+
+
+def _row(row: Any, at: str, old: bool) -> Evaluation:
+    _keys(_object(row, at), at, ROW if old else (*ROW, *ROW_IF_OLD))
+    ops = _list(row["ops"], f"ops of {at}", MAX_OPS)
+    return Evaluation(
+        *(_number(row[key], f"{key} of {at}") for key in ("time", "alpha", "sigma")),
+        tuple(_op(op, f"op {k} of {at}") for k, op in enumerate(ops)),
+        row["form"], row["store"], 0 if old else _whole(row["stage"], f"stage of {at}"),
+    )  # fmt: skip
+
+
+def _op(op: Any, at: str) -> Op:
+    _keys(_object(op, at), at, OP)
+    weights = _list(op["w"], f"w of {at}", MAX_CALLS)
+    found = Op(
+        op["reg"],
+        _number(op["c_x"], f"c_x of {at}"),
+        _number(op["c_b"], f"c_b of {at}"),
+        tuple(_number(w, f"w[{j}] of {at}") for j, w in enumerate(weights)),
+        _number(op["nu"], f"nu of {at}"),
+    )
+    if found.nu < 0:
+        raise ValueError(f"nu of {at}, the deviation of its noise, must be >= 0, got {found.nu}")
+    return found
+
+
+def _end(value: Any) -> tuple[float, float]:
+    end = _list(value, "end", 2)
+    if len(end) != 2:
+        raise ValueError(f"end must be [alpha, sigma] of the result, got {value!r}")
+    return _number(end[0], "alpha of end"), _number(end[1], "sigma of end")
+
+
+def _provenance(value: Any, rows: int) -> Mapping[str, Any]:
+    """As it is; what has a meaning is checked."""
+    found = _object(value, "provenance")
+    if "history" in found and not 0 <= _whole(found["history"], "history of provenance") < rows:
+        raise ValueError(
+            f"history of provenance must be fewer rows than there are, got {found['history']} of "
+            f"{rows}"
+        )
+    if "landing" in found and not _number(found["landing"], "landing of provenance") > 0:
+        raise ValueError(f"landing of provenance must be > 0, got {found['landing']}")
+    if found.get("times", OWN_TIMES) != OWN_TIMES:
+        raise ValueError(f"times of provenance must be {OWN_TIMES!r}, got {found['times']!r}")
+    if "tuned" in found:
+        tuned = _object(found["tuned"], "tuned of provenance")
+        checks: tuple[tuple[Sequence[str], Callable[[Any, str], Any]], ...] = (
+            (NUMBERS, _number), (TEXTS, _text), (OBJECTS, _object)
+        )  # fmt: skip
+        for names, check in checks:
+            for name in names:
+                if tuned.get(name) is not None:
+                    check(tuned[name], f"{name} of tuned")
+        errors = dict(tuned.get("error") or {})
+        for solver, by_calls in (tuned.get("fixed") or {}).items():
+            found_errors = _object(by_calls, f"{solver} of fixed of tuned").items()
+            errors |= {f"{calls} calls of {solver}": error for calls, error in found_errors}
+        for name, error in errors.items():
+            if error is not None:
+                _number(error, f"the error {name} of tuned")
+    return found
+
+
+def _check_landing(plan: Plan) -> None:
+    """A history is of a Gaussian, which hands over where the calls begin."""
+    landing = plan.provenance.get("landing")
+    if landing is None:
+        if plan.history:
+            raise ValueError(
+                "provenance has a history and no landing, from which a Gaussian fills it"
+            )
+        return
+    first = plan.sigmas(native=False)[plan.history]
+    if not math.isclose(first, landing, rel_tol=LEVEL):
+        raise ValueError(
+            f"landing of provenance is {landing:g}, and the first call, evaluation {plan.history}, "
+            f"is at sigma/alpha = {first:g}"
+        )
+
+
+def check_levels(plan: Plan, process: NoiseProcess, where: str = "") -> None:
+    """Passes a plan whose levels and network times are those of a process.
+
+    Args:
+        plan: that was read.
+        process: which it names.
+        where: the file, for messages.
+
+    Raises:
+        ValueError: for the first evaluation, or the end, that is off.
+    """
+    at = f"{where}: " if where else ""
+    marks = [(row.alpha, row.sigma) for row in plan.evaluations] + [plan.end]
+    alpha, sigma = np.array(marks).T
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        rho = sigma / alpha
+        own_alpha, own_sigma = process.from_rho(rho)
+        near = np.isclose(alpha, own_alpha, LEVEL, 0) & np.isclose(sigma, own_sigma, LEVEL, 0)
+    if not near.all():
+        e = int(np.argmin(near))
+        kind, own = plan.process.get("process"), (float(own_alpha[e]), float(own_sigma[e]))
+        raise ValueError(
+            f"{at}{_name(plan, e)} has alpha {alpha[e]:g} and sigma {sigma[e]:g}, which process "
+            f"{kind} has not: at that ratio it has {own[0]:g} and {own[1]:g}"
+        )
+    if plan.provenance.get("times") == OWN_TIMES:
+        return
+    told, due = np.array([row.time for row in plan.evaluations]), process.time(rho[:-1])
+    span = max(1.0, float(np.abs(due).max()))
+    off = np.abs(told - due) > (TABLE_TIMES if isinstance(process, DiscreteVP) else LEVEL * span)
+    if off.any():
+        e = int(np.argmax(off))
+        raise ValueError(
+            f"{at}{_name(plan, e)} tells the network time {told[e]:g}, its level has {due[e]:g}: "
+            "correct one of them, or say 'times': 'own' in the provenance"
+        )
+
+
+def _check_unknown_table(plan: Plan, times: int) -> None:
+    """What holds for any table of betas: alpha^2 + sigma^2 = 1, and times rise with noise."""
+    told = np.array([row.time for row in plan.evaluations])
+    alpha, sigma = np.array([(row.alpha, row.sigma) for row in plan.evaluations]).T
+    off = ~np.isclose(alpha**2 + sigma**2, 1, 0, LEVEL)
+    off |= (told < 0) | (told > times - 1)
+    with np.errstate(divide="ignore"):
+        order = np.argsort(-sigma / alpha, kind="stable")
+    lowest = np.minimum.accumulate(told[order])
+    off[order] |= told[order] > lowest + TABLE_TIMES
+    if off.any():
+        e = int(np.argmax(off))
+        raise ValueError(
+            f"{_name(plan, e)} has time {told[e]:g}, alpha {alpha[e]:g} and sigma {sigma[e]:g}, "
+            f"which no table of {times} times has: alpha^2 + sigma^2 = 1, and times from 0 to "
+            f"{times - 1} rise with sigma"
+        )
+
+
+def _check_noise(plan: Plan) -> None:
+    """Noise is added where there is room for it.
+
+    For data that are all 0 an evaluation starts with sigma times unit noise. If its ops carry all
+    that the next level has, it is a deterministic one, and what they add is too much.
+    """
+    rows = plan.evaluations
+    sigmas = [row.sigma for row in rows] + [plan.end[1]]
+    depth = max(len(op.w) for row in rows for op in row.ops)
+    units = (np.eye(1, plan.draws + 1, k)[0] for k in range(1, plan.draws + 1))
+    x, base = np.eye(1, plan.draws + 1)[0] * sigmas[0], np.zeros(plan.draws + 1)
+    held: list[Array] = []
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for e, row in enumerate(rows):
+            output = np.zeros_like(x) if row.form == "data" else x / row.sigma
+            held = [output, *(held if row.store == "push" else held[1:])][: max(depth, 1)]
+            quiet = tuple(replace(op, nu=0.0) for op in row.ops)
+            size = np.linalg.norm(x) / row.sigma  # 1, but for plans that scale their noise
+            carried = np.linalg.norm(apply_ops(quiet, x, base, held)[0]) / size
+            x, base, held = apply_ops(row.ops, x, base, held, units)
+            total = np.linalg.norm(x) / size
+            room = sigmas[e + 1]
+            if total > room * (1 + 1e-9) and carried >= room * (1 - 1e-9) and total > carried:
+                raise ValueError(
+                    f"{_name(plan, e)} adds noise (nu) where the next level, sigma {room:g}, has "
+                    "no room for any: its other coefficients carry all of it"
+                )
+
+
+def _name(plan: Plan, e: int) -> str:
+    which = f"evaluation {e}" if e < plan.nfe else "the end"
+    return f"{which} of the plan {plan.name!r}"
+
+
+def _keys(value: Mapping[str, Any], at: str, names: Sequence[str]) -> None:
+    if unknown := [key for key in value if key not in names]:
+        raise ValueError(f"{at} has an unknown entry {unknown[0]!r}; known: {', '.join(names)}")
+    if missing := [name for name in names if name not in value]:
+        raise ValueError(f"{at} lacks {missing[0]!r}")
+
+
+def _object(value: Any, at: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{at} must be an object with names, got {_short(value)}")
+    return value
+
+
+def _list(value: Any, at: str, most: int) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{at} must be a list, got {_short(value)}")
+    if len(value) > most:
+        raise ValueError(f"{at} must have at most {most:,} entries, got {len(value):,}")
+    return value
+
+
+def _number(value: Any, at: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{at} must be a number, got {_short(value)}")
+    if not abs(value) <= LARGEST:
+        raise ValueError(
+            f"{at} is not finite in float32: it must lie within +-{LARGEST:g}, got {_short(value)}"
+        )
+    return float(value)
+
+
+def _whole(value: Any, at: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0 or value > 2**31:
+        raise ValueError(f"{at} must be a whole number >= 0, got {_short(value)}")
+    return value
+
+
+def _text(value: Any, at: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{at} must be a text, got {_short(value)}")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
