@@ -13,7 +13,7 @@ from generation_runs import small_run
 
 from fewstep import progress as module
 from fewstep.eval.generate.generation import generate
-from fewstep.progress import Bar, Lines, Progress, Silent, span
+from fewstep.progress import Bar, Lines, Progress, Silent, count, span
 
 
 class Hands:
@@ -68,6 +68,10 @@ def test_a_stage_begins_anew() -> None:
     assert progress.words() == (
         "calc: 50 of 100 images (samples.zip), 7 s gone, about 2 s left, 25 images a second"
     )
+
+
+def test_counts_are_read_at_a_glance() -> None:
+    assert [count(x) for x in (4.0412, 99.96, 152.4, 68234.5)] == ["4.04", "100", "152", "68,234"]
 
 
 @pytest.mark.parametrize(
