@@ -110,11 +110,11 @@ def test_a_short_run_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_run_that_fails_has_no_last_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for error, count in ((ValueError, 0), (None, 1)):
+    for error, lines in ((ValueError, 0), (None, 1)):
         progress = Progress.shown("gen")
         progress._face._spoke = True  # type: ignore[attr-defined]
         progress.__exit__(error)
-        assert capsys.readouterr().err.count("\n") == count
+        assert capsys.readouterr().err.count("\n") == lines
 
 
 def test_a_log_that_is_gone_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
