@@ -13,7 +13,7 @@ from generation_runs import small_run
 
 from fewstep import progress as module
 from fewstep.eval.generate.generation import generate
-from fewstep.progress import Bar, Lines, Progress, Silent, span
+from fewstep.progress import Bar, Lines, Progress, Silent, count, span
 
 
 class Hands:
@@ -70,6 +70,10 @@ def test_a_stage_begins_anew() -> None:
     )
 
 
+def test_counts_are_read_at_a_glance() -> None:
+    assert [count(x) for x in (4.0412, 99.96, 152.4, 68234.5)] == ["4.04", "100", "152", "68,234"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (190, "3 min 10 s"), (599, "9 min 59 s"),
@@ -106,11 +110,11 @@ def test_a_short_run_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_run_that_fails_has_no_last_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for error, count in ((ValueError, 0), (None, 1)):
+    for error, lines in ((ValueError, 0), (None, 1)):
         progress = Progress.shown("gen")
         progress._face._spoke = True  # type: ignore[attr-defined]
         progress.__exit__(error)
-        assert capsys.readouterr().err.count("\n") == count
+        assert capsys.readouterr().err.count("\n") == lines
 
 
 def test_a_log_that_is_gone_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:

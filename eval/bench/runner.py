@@ -42,6 +42,7 @@ from fewstep.eval.processes import Processes
 from fewstep.eval.references import load_reference
 from fewstep.eval.reports.results import Results, check_writable
 from fewstep.eval.scores import needs_features
+from fewstep.progress import count
 
 FORMAT = 2
 FASHION_SHAPE = (1, 28, 28)  # images that the bundled classifier takes
@@ -234,7 +235,7 @@ class _Keeper:
         )
         now = self._todo[made : made + 1]
         if self._seconds:
-            text += f", {self._rows / self._seconds:.3g} network rows a second"
+            text += f", {count(self._rows / self._seconds)} network rows a second"
         text += f" (now {self._work.told(now[0])})" if now else ""
         self._progress(self._calls, self._total, text)
 

@@ -41,7 +41,8 @@ def show_health() -> bool:
         needed = not what.startswith("optional")
         healthy = healthy and (fine or not needed)
         mark = "ok" if fine else "missing" if needed else "-"
-        line = wrapped(text, width, f"{what:<29} {mark:<8} ", " " * INDENT)
+        rest = INDENT if width is None or width >= 2 * INDENT else 4
+        line = wrapped(text, width, f"{what:<29} {mark:<8} ", " " * rest)
         if sys.stdout.isatty():
             state = f" {mark:<8} "
             line = line.replace(state, f" \033[{COLOURS[mark]}m{mark:<8}\033[0m ", 1)

@@ -117,7 +117,7 @@ class Progress:
             if self.done < self.total:
                 parts.append(f"about {span((self.total - self.done) * spent / made)} left")
             if self.rated:
-                parts.append(f"{made * self.per / spent:.3g} {self.rated} a second")
+                parts.append(f"{count(made * self.per / spent)} {self.rated} a second")
         return ", ".join(parts)
 
 
@@ -213,6 +213,11 @@ class Bar:
 
     def close(self, finished: bool) -> None:
         self._shown.stop()
+
+
+def count(number: float) -> str:
+    """As in ``4.04``, ``152`` or ``68,200``."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def span(seconds: float) -> str:
