@@ -79,12 +79,12 @@ def fit_compensation(
     if len(count) < 2:
         raise ValueError(f"noises need the shape (n, ...), got {count}")
     given.check_cond(cond, denoiser, count[0])
-    guidance = given.read_guidance(guidance)
+    expression = given.read_guidance(guidance)
     if sweeps < 0:
         raise ValueError(f"sweeps must be at least 0, got {sweeps}")
-    breakpoints = () if guidance is None else guidance.breakpoints()
+    breakpoints = () if expression is None else expression.breakpoints()
     grid, plan = _uncompensated(denoiser, nfe, sampler, breakpoints)
-    guided = denoiser if guidance is None else guidance.wrap(denoiser)
+    guided = denoiser if expression is None else expression.wrap(denoiser)
     with Progress(disable=not progress, transient=True) as bar:
         task = bar.add_task("DC-Solver: reference", total=1 + (1 + sweeps) * (nfe - 1))
         reference = _reference(guided, cond, noises, grid)
@@ -105,7 +105,7 @@ def fit_compensation(
         ratios, after = np.ones(nfe), before
     return Compensation(
         tuple(map(float, ratios)), sampler, tuple(row.time for row in plan.evaluations),
-        float(getattr(guidance, "scale", 1.0)), before, after, len(noises),
+        float(getattr(expression, "scale", 1.0)), before, after, len(noises),
     )  # fmt: skip
 
 
