@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from fewstep.checks import whole
 from fewstep.samplers import given
 from fewstep.samplers.compensation import compensate, corrector_ops, multistep_plan
+from fewstep.samplers.diverged import cause
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.linesearch import least_of_quartic, line_search
 from fewstep.samplers.plan import Plan
@@ -88,7 +90,8 @@ def fit_compensation(
     with Progress(disable=not progress, transient=True) as bar:
         task = bar.add_task("DC-Solver: reference", total=1 + (1 + sweeps) * (nfe - 1))
         reference = _reference(guided, cond, noises, grid)
-        search = _Search(guided, cond, noises, plan, reference, grid.breaks)
+        why = partial(_why, denoiser, expression, cond, noises, plan)
+        search = _Search(guided, cond, noises, plan, reference, grid.breaks, why)
         bar.update(task, advance=1, description="DC-Solver: ratios")
         ratios = np.ones(nfe)
         for sweep in range(1 + sweeps):
@@ -172,6 +175,18 @@ def _run(
     return x
 
 
+def _why(
+    denoiser: Denoiser, guidance: Guidance | None, cond: Any, noises: Tensor, plan: Plan
+) -> str:
+    """What made a run not finite."""
+
+    def again(denoiser: Denoiser, guidance: Guidance | None) -> Tensor:
+        guided = denoiser if guidance is None else guidance.wrap(denoiser)
+        return _run(plan, guided, cond, noises, [])
+
+    return cause(denoiser, guidance, plan.nfe, again)
+
+
 class _Search:
     """The errors of ratios against a reference, with what does not depend on them kept."""
 
@@ -183,6 +198,7 @@ class _Search:
         plan: Plan,
         reference: list[Tensor],
         breaks: Collection[int] = (),
+        why: Callable[[], str] = lambda: "check the denoiser and its conditions",
     ) -> None:
         self.denoiser, self.cond, self.noises = denoiser, cond, noises
         self.plan, self.breaks, self.reference = plan, breaks, reference
@@ -194,7 +210,7 @@ class _Search:
         if not math.isfinite(mean):
             raise ValueError(
                 f"the run of {plan.name!r} without compensation is not finite on these noises: "
-                "check the denoiser and its conditions"
+                f"{why()}"
             )
         self.weights = 1 / squares.clamp_min(1e-12 * mean + 1e-30).sqrt()
 
