@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from fewstep.checks import whole
 from fewstep.progress import Progress
 from fewstep.samplers import given
 from fewstep.samplers.compensation import compensate, corrector_ops, multistep_plan
+from fewstep.samplers.diverged import cause
 from fewstep.samplers.execute import Executor
 from fewstep.samplers.linesearch import least_of_quartic, line_search
 from fewstep.samplers.plan import Plan
@@ -79,17 +81,18 @@ def fit_compensation(
     if len(count) < 2:
         raise ValueError(f"noises need the shape (n, ...), got {count}")
     given.check_cond(cond, denoiser, count[0])
-    guidance = given.read_guidance(guidance)
+    expression = given.read_guidance(guidance)
     if sweeps < 0:
         raise ValueError(f"sweeps must be at least 0, got {sweeps}")
-    breakpoints = () if guidance is None else guidance.breakpoints()
+    breakpoints = () if expression is None else expression.breakpoints()
     grid, plan = _uncompensated(denoiser, nfe, sampler, breakpoints)
-    guided = denoiser if guidance is None else guidance.wrap(denoiser)
+    guided = denoiser if expression is None else expression.wrap(denoiser)
     total, done = 1 + (1 + sweeps) * (nfe - 1), 1
     with Progress.shown("DC-Solver", "searches", quiet=not progress) as shown:
         shown.stage("reference")
         reference = _reference(guided, cond, noises, grid)
-        search = _Search(guided, cond, noises, plan, reference, grid.breaks)
+        why = partial(_why, denoiser, expression, cond, noises, plan)
+        search = _Search(guided, cond, noises, plan, reference, grid.breaks, why)
         ratios = np.ones(nfe)
         for sweep in range(1 + sweeps):
             for i in range(1, nfe):
@@ -106,7 +109,7 @@ def fit_compensation(
         ratios, after = np.ones(nfe), before
     return Compensation(
         tuple(map(float, ratios)), sampler, tuple(row.time for row in plan.evaluations),
-        float(getattr(guidance, "scale", 1.0)), before, after, len(noises),
+        float(getattr(expression, "scale", 1.0)), before, after, len(noises),
     )  # fmt: skip
 
 
@@ -173,6 +176,18 @@ def _run(
     return x
 
 
+def _why(
+    denoiser: Denoiser, guidance: Guidance | None, cond: Any, noises: Tensor, plan: Plan
+) -> str:
+    """What made a run not finite."""
+
+    def again(denoiser: Denoiser, guidance: Guidance | None) -> Tensor:
+        guided = denoiser if guidance is None else guidance.wrap(denoiser)
+        return _run(plan, guided, cond, noises, [])
+
+    return cause(denoiser, guidance, plan.nfe, again)
+
+
 class _Search:
     """The errors of ratios against a reference, with what does not depend on them kept."""
 
@@ -184,6 +199,7 @@ class _Search:
         plan: Plan,
         reference: list[Tensor],
         breaks: Collection[int] = (),
+        why: Callable[[], str] = lambda: "check the denoiser and its conditions",
     ) -> None:
         self.denoiser, self.cond, self.noises = denoiser, cond, noises
         self.plan, self.breaks, self.reference = plan, breaks, reference
@@ -195,7 +211,7 @@ class _Search:
         if not math.isfinite(mean):
             raise ValueError(
                 f"the run of {plan.name!r} without compensation is not finite on these noises: "
-                "check the denoiser and its conditions"
+                f"{why()}"
             )
         self.weights = 1 / squares.clamp_min(1e-12 * mean + 1e-30).sqrt()
 

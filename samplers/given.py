@@ -89,9 +89,10 @@ def _check_noise(noise: Any, name: str) -> None:
         raise ValueError(
             f"{name} must have the shape (n, ...), n at least 1, got {tuple(noise.shape)}"
         )
-    if noise.is_meta or noise.layout is not torch.strided:
-        kind = "on the meta device" if noise.is_meta else f"in the layout {noise.layout}"
-        raise ValueError(f"{name} must be a plain tensor of numbers, got one {kind}")
+    if noise.layout is not torch.strided:
+        raise ValueError(f"{name} must be a plain tensor, got one in the layout {noise.layout}")
+    if noise.is_meta:
+        raise ValueError(f"{name} must hold numbers, got a tensor on the meta device")
     if not torch.compiler.is_compiling():
         finite(noise.detach(), f"{name} must be finite, and some of it is inf or nan: draw it anew")
 
@@ -136,8 +137,6 @@ def check_place(device: Any, dtype: Any) -> None:
     except (RuntimeError, AssertionError) as error:  # a name that is none, or none here
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device {device!r} cannot be used ({reason}); try 'cpu'") from error
-    if torch.device(device).type == "meta":
-        raise ValueError("device 'meta' holds no numbers: nothing can be sampled there")
 
 
 def read_guidance(guidance: Guidance | str | None) -> Guidance | None:
@@ -153,7 +152,9 @@ def read_guidance(guidance: Guidance | str | None) -> Guidance | None:
 
 
 def check_beside(noise: Tensor, denoiser: Any) -> None:
-    """Raises ValueError for noise on another device than all weights of the network."""
+    """Raises ValueError for noise on another device than all weights of the network, or none."""
+    if noise.is_meta:
+        raise ValueError("device 'meta' holds no numbers: nothing can be sampled there")
     network = getattr(denoiser, "network", None)
     if not isinstance(network, nn.Module) or hasattr(network, "_hf_hook"):
         return  # accelerate moves weights to where they are called

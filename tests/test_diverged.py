@@ -15,6 +15,7 @@ from fewstep.guidance import CFG, TSG
 from fewstep.models import EDMDenoiser
 from fewstep.samplers import Plan, build_plan, sample
 from fewstep.samplers.diverged import NotFiniteWarning
+from fewstep.samplers.fit import fit_compensation
 from fewstep.schedules import VE, discrete_vp
 from fewstep.types import Level
 
@@ -159,3 +160,21 @@ def test_sample_on_the_command_line_refuses_too(monkeypatch: pytest.MonkeyPatch,
     assert line.startswith("error: samples of 'ipndm' are not finite: the network's own output")
     assert "call 2 of 3" in line
     assert not list(tmp_path.iterdir())
+
+
+def test_fitting_ratios_says_which_call_too() -> None:
+    for guidance, cond in ((None, None), ("cfg:2", LABELS)):
+        with pytest.raises(ValueError, match=r"the network's own output .* in call 3 of 4, at"):
+            fit_compensation(
+                Late(), NOISE, 4, guidance=guidance, cond=cond, sweeps=0, progress=False
+            )
+
+
+class Late(Breaks):
+    """Breaks in the third call of four, and not on the fine grid of their reference."""
+
+    def __call__(self, x: torch.Tensor, level: Level, cond: Any = None) -> torch.Tensor:
+        # Steps of the reference are 16 times as fine.
+        coarse = level.rho > 1.5 * level.next_rho
+        self.at = 2 if coarse and level.index == 2 else None
+        return super().__call__(x, level, cond)

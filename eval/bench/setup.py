@@ -80,6 +80,8 @@ class Bench(Checked):
         check_repeats(self.repeats)
         if self.peers not in ("none", "diffusers"):
             raise ValueError(f"peers must be none or diffusers, got {self.peers!r}")
+        if not any(text.strip("; ") for text in self.samplers):
+            raise ValueError("samplers is empty; write unipc, or for example unipc;deis:order=2")
         if not split_guidance(self.guidance):
             raise ValueError("guidance is empty; write none, or for example cfg:3")
         known = (*METRIC_CHOICES, EXACT)

@@ -43,7 +43,7 @@ def check_call(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Non
 
 @cache
 def _constructor(cls: type) -> tuple[inspect.Signature, dict[str, Any]]:
-    init: Any = cls.__init__
+    init = inspect.getattr_static(cls, "__init__")
     return inspect.signature(init), get_type_hints(init)
 
 
