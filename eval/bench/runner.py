@@ -31,16 +31,18 @@ from fewstep.eval.bench.sweeps import resolved, save_sweep
 from fewstep.eval.bench.units import Case, UnitRun, Work, warm_up
 from fewstep.eval.cache import digest
 from fewstep.eval.generate.shards import CONFIG, ShardFolder, UnitRecord
-from fewstep.eval.generate.units import arithmetic
+from fewstep.eval.generate.units import arithmetic, sampling_code
 from fewstep.eval.keys import stable
 from fewstep.eval.networks.extractors import FashionExtractor, load_extractor
+from fewstep.eval.networks.features import features_of
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.eval.processes import Processes
 from fewstep.eval.references import load_reference
 from fewstep.eval.reports.results import Results, check_writable
 from fewstep.eval.scores import needs_features
+from fewstep.eval.source_code import function_text, our_code
 
-FORMAT = 1
+FORMAT = 3
 FASHION_SHAPE = (1, 28, 28)  # images that the bundled classifier takes
 UNITS = "units"  # below the folder of the report, until that is written
 Progress = Callable[[int, int, str], None]  # (work done, work in total, what runs now)
@@ -177,6 +179,7 @@ def _config(work: Work) -> dict[str, Any]:
         "format": FORMAT,
         "problem": problem.name,
         "fingerprint": problem.fingerprint,
+        **problem.identity,
         "process": process_digest(problem.process),
         "dtype": [str(problem.dtype), bench.dtype],
         "n": bench.n,
@@ -191,6 +194,13 @@ def _config(work: Work) -> dict[str, Any]:
         "guidance_models": [_known(case) for case in work.cases],
         "extractor": extractor and extractor.name,
         "extractor_weights": extractor and extractor.fingerprint,
+        "extractor_code": extractor and our_code(extractor),
+        "code": digest(
+            [
+                sampling_code(problem, [case.guidance.expression for case in work.cases]),
+                *map(function_text, (UnitRun, Work.batch, features_of)),
+            ]
+        ),
         "exact": EXACT in bench.metrics,
         "compile": bench.compile,
         **arithmetic(problem.device),

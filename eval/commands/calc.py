@@ -15,6 +15,7 @@ from fewstep.eval.commands.calc_results import (
     save_result,
     to_results,
 )
+from fewstep.eval.generate.differences import differing
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.images.calculate import SetScore, calculate, extractor_for, find_reference
 from fewstep.eval.images.paired import paired_difference
@@ -27,7 +28,9 @@ from fewstep.eval.scores import METRIC_CHOICES
 
 WIDEST = 10_000
 # Settings of a folder that say nothing of how one sample was made.
-NOT_OF_SAMPLES = ("seeds", "keep", "extractor", "extractor_weights", "extractor_scale")
+NOT_OF_SAMPLES = (
+    "seeds", "keep", "extractor", "extractor_weights", "extractor_scale", "extractor_code",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,10 @@ def _calculation(asked: Asked, ref: str, extractor: Extractor, use: Use) -> Calc
 
 def _are_repeats(sets: list[Samples]) -> bool:
     """Whether they differ in their seeds, and in nothing else, as far as it is known."""
-    settings, seeds = set(), set()
-    for samples in sets:
-        config = {} if samples.folder is None else ShardFolder(samples.folder).config()
-        seeds.add(config.get("seeds", samples.name))
-        made_by = {key: value for key, value in config.items() if key not in NOT_OF_SAMPLES}
-        settings.add(json.dumps(made_by, sort_keys=True))
-    return len(settings) == 1 and len(seeds) == len(sets)
+    configs = [{} if one.folder is None else ShardFolder(one.folder).config() for one in sets]
+    seeds = {config.get("seeds", one.name) for config, one in zip(configs, sets, strict=True)}
+    others = {key for config in configs[1:] for key in differing(configs[0], config)}
+    return not others - set(NOT_OF_SAMPLES) and len(seeds) == len(sets)
 
 
 def _check_folders(out: Path, sets: list[Samples]) -> None:

@@ -7,8 +7,9 @@ import torch
 from fewstep.eval.commands.calc_console import Use, bar, say, tell_of_skipped
 from fewstep.eval.commands.calc_results import RESULT
 from fewstep.eval.generate import collected
+from fewstep.eval.generate.differences import model_changes
 from fewstep.eval.generate.recheck import recheck
-from fewstep.eval.generate.recipe import run_from_folder
+from fewstep.eval.generate.recipe import Recipe, run_from_folder
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.images.make_reference import make_reference
@@ -47,15 +48,22 @@ def run_verify(folder: Path, recompute: int, seed: int, device: str, weights: Pa
     """Checks a folder of ``fewstep gen``, and prints what was found; whether all of it holds."""
     if recompute < 0:
         raise ValueError(f"recompute must be at least 0 units, got {recompute}")
-    run = None
-    if recompute:
+    shards = ShardFolder(folder)
+    try:
+        config = shards.config()
+    except ValueError as error:
+        say(str(error))
+        say(f"{folder} does not hold")
+        return False
+    problems, run = _model_check(shards, device), None
+    if recompute and not problems:
         # The last bits of a network's output depend on it, so that it is one of the settings.
-        torch.set_num_threads(ShardFolder(folder).config()["threads"])
+        torch.set_num_threads(config["threads"])
         run = run_from_folder(folder, device)
-    found = verify(folder, recompute=recompute, run=run, seed=seed)
+    found = verify(folder, recompute=recompute if run else 0, run=run, seed=seed)
     say(f"{folder}: {len(found.records)} units, {found.rows} samples, settings "
            f"{found.config_sha256[:12]}, images {(found.hash or 'incomplete')[:12]}")  # fmt: skip
-    problems = [f"damaged: {text}" for text in found.damaged]
+    problems += [f"damaged: {text}" for text in found.damaged]
     if found.missing:
         problems.append(f"missing: {len(found.missing)} units, from unit {found.missing[0]} on")
     if found.recomputed:
@@ -70,6 +78,22 @@ def run_verify(folder: Path, recompute: int, seed: int, device: str, weights: Pa
         say(line)
     say(f"{folder} {'does not hold' if problems else 'holds'}")
     return not problems
+
+
+def _model_check(shards: ShardFolder, device: str) -> list[str]:
+    """How the model of today differs from that of the folder; without a model that is said."""
+    config = shards.config()
+    if "model" not in config:
+        say("the folder is of a former version, which did not write down what its model does")
+        return []
+    try:
+        identity = Recipe(**shards.options()).problem(resolve_device(device)).identity
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        say(f"the model cannot be asked here, so that only files are checked: {reason}")
+        return []
+    told = model_changes(config, identity)
+    return [told] if told else []
 
 
 def run_export(folder: Path, out: Path) -> None:
