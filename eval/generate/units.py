@@ -171,7 +171,7 @@ class Generation:
             "extractor_weights": extractor and extractor.fingerprint,
             "extractor_scale": extractor and extractor.scale,
             "extractor_code": extractor and our_code(extractor),
-            "code": self._code,
+            "code_of_fewstep": self._code,
             **arithmetic(problem.device),
         }
 
