@@ -70,6 +70,8 @@ def run_bench(
         ExtractorUnavailableError: if the extractor cannot be had, before anything is sampled.
     """
     bench, started = bench or Bench(), datetime.now(UTC).isoformat(timespec="seconds")
+    if out == "":
+        raise ValueError("out is an empty text; name a folder, or leave it out")
     if out is not None:
         check_writable(Path(out))
     processes = Processes.start(bench.device)

@@ -52,6 +52,19 @@ for _command in (bench, sample, plan, tune, gen, ref, calc, verify, export, conv
 app.command("list")(list_)
 
 
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raises ValueError for an empty text: as a path it would be the folder that we stand in."""
+    for before, text in zip(("", *arguments), arguments, strict=False):
+        name, equals, value = text.partition("=")
+        option = name if equals and name.startswith("--") else before
+        if not (value if option == name else text).strip():
+            where = f"for {option}" if option.startswith("-") else "among the arguments"
+            raise ValueError(
+                f"got an empty text {where}: give a value, or leave it out (an empty variable of "
+                "the shell, perhaps)"
+            )
+
+
 def _fail(message: str, status: int = 2) -> None:
     line = " ".join(message.split())
     print(f"error: {line}", file=sys.stderr)
@@ -66,13 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; set ``FEWSTEP_DEBUG=1`` to see tracebacks.
 
     Raises:
-        SystemExit: always; status 0, 1 (unhealthy), 2 (user error), 3 (a
-            feature extractor cannot be had here) or 130 (interrupted).
+        SystemExit: always; status 0, 1 (unhealthy, or does not verify), 2 (a mistake of the
+            user's, or of a model's code), 3 (a feature extractor cannot be had here) or 130
+            (interrupted).
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        _refuse_empty(given)
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            status = app(args=arguments, prog_name="fewstep", standalone_mode=False)
+            status = app(args=given, prog_name="fewstep", standalone_mode=False)
     except (ValueError, TypeError, OSError) as error:
         if os.environ.get("FEWSTEP_DEBUG"):
             raise
@@ -82,6 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(message, getattr(error, "exit_code", 2))
     except (KeyboardInterrupt, typer.Abort):
         status = 130
+    except SystemExit as left:
+        # Of ours there is that of an interruption alone. A model that ends the program must not
+        # end it as if all was done.
+        if left.code != 130:
+            _fail(
+                f"code that was run ended the program (SystemExit with {left.code}), a model's "
+                "most likely: take sys.exit and exit out of it"
+            )
+        raise
     except Exception as error:
         # typer's own usage errors: of click's class, or of a copy of click in recent versions.
         describe = getattr(error, "format_message", None)

@@ -64,10 +64,12 @@ def bench(
     from fewstep.eval.bench.estimate import show_estimate
     from fewstep.eval.bench.sweeps import read_sweep
     from fewstep.eval.commands.basic import run_and_report
+    from fewstep.eval.paths import check_folder_name
 
     given = {name: value for name, value in context.params.items() if _is_given(context, name)}
     given.pop("dry_run", None)
     settings = read_sweep(given.pop("sweep", None), given)
+    check_folder_name(settings.out, "--out")
     if dry_run:
         show_estimate(settings)
     else:

@@ -55,8 +55,10 @@ def gen(
 
     Example: `torchrun --nproc-per-node 2 -m fewstep gen -s sa --nfe 20 -g cfg:2 -o runs/sa-20`
     """
+    from fewstep.eval.paths import check_folder_name
     from fewstep.eval.processes import Processes
 
+    check_folder_name(out, "--out")
     given: dict[str, Any] = {
         "model": model, "seeds": seeds, "guidance": guidance, "classes": classes, "unit": unit,
         "keep": keep, "extractor": extractor, "weights": weights and str(weights.absolute()),

@@ -22,6 +22,7 @@ def report(
 
     Example: `fewstep report runs/ours runs/theirs -o runs/both`
     """
+    from fewstep.eval.paths import check_folder_name
     from fewstep.eval.reports.lines import LINES
     from fewstep.eval.reports.merging import merged, newest
     from fewstep.eval.reports.report import rebuild, write_report
@@ -32,6 +33,8 @@ def report(
         return
     if len(folders) > 1 and out is None:
         raise ValueError("several folders need --out, the folder of their report")
+    if out is not None:
+        check_folder_name(out, "--out")
     found = {str(folder): newest(folder) for folder in folders}
     results = merged(found) if len(found) > 1 else found[str(folders[0])]
     target = out or folders[0]

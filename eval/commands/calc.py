@@ -22,6 +22,7 @@ from fewstep.eval.images.paired import paired_difference
 from fewstep.eval.images.samples import Samples, open_samples
 from fewstep.eval.images.sources import open_images
 from fewstep.eval.networks.extractors import Extractor
+from fewstep.eval.paths import check_folder_name
 from fewstep.eval.reports.lines import LINES, append_run
 from fewstep.eval.reports.results import check_writable
 from fewstep.eval.scores import METRIC_CHOICES
@@ -132,6 +133,7 @@ def _are_repeats(sets: list[Samples]) -> bool:
 
 
 def _check_folders(out: Path, sets: list[Samples]) -> None:
+    check_folder_name(out, "--out")
     for samples in sets:
         if samples.folder is None:
             raise ValueError(

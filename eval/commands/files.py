@@ -14,10 +14,17 @@ from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.images.make_reference import make_reference
 from fewstep.eval.images.sources import open_images
+from fewstep.eval.paths import check_folder_name
 from fewstep.eval.processes import resolve_device
 from fewstep.eval.references import save_reference
 from fewstep.eval.reports.results import all_or_nothing, check_writable
-from fewstep.eval.statistics_files import load_features, load_statistics, save_edm2, save_npz
+from fewstep.eval.statistics_files import (
+    left_out,
+    load_features,
+    load_statistics,
+    save_edm2,
+    save_npz,
+)
 
 PICKLES = (".pkl", ".pickle")
 
@@ -99,6 +106,10 @@ def _model_check(shards: ShardFolder, device: str) -> list[str]:
 def run_export(folder: Path, out: Path) -> None:
     """Writes the images of a folder of ``fewstep gen`` for others."""
     ShardFolder(folder).config()  # raises if it is none
+    if out.suffix.lower() not in (".npz", ".zip"):
+        check_folder_name(out, "the output", ".zip or .npz")
+    elif out.is_dir():
+        raise ValueError(f"{out} is a folder: name a file, or a folder of another name")
     check_writable(out.parent)
     if out.suffix.lower() == ".npz":
         collected.export_npz(folder, out)
@@ -112,10 +123,18 @@ def run_convert(statistics: Path, out: Path, metric: str) -> None:
     if out.suffix.lower() not in (".npz", *PICKLES) or out.is_dir():
         raise ValueError(f"the output must be an .npz (for most) or .pkl (for edm2), got {out}")
     known = load_statistics(statistics, metric)
+    features = load_features(statistics, metric)
     check_writable(out.parent)
     with all_or_nothing(out.parent) as folder:
         if out.suffix.lower() == ".npz":
-            save_npz(known, folder / out.name, load_features(statistics))
+            save_npz(known, folder / out.name, features)
         else:
-            save_edm2({metric: known}, folder / out.name)
-    say(f"{out}: mu {known.mu.shape}, sigma {known.sigma.shape}, n = {known.n or 'not known'}")
+            real = {} if features is None else {metric: features}
+            save_edm2({metric: known}, folder / out.name, real)
+    kept = "none" if features is None else str(len(features))
+    say(
+        f"{out}: mu {known.mu.shape}, sigma {known.sigma.shape}, n = {known.n or 'not known'}, "
+        f"extractor {known.extractor or 'not known'}, features {kept}"
+    )
+    if lost := left_out(statistics, metric):
+        say(f"not carried over, since it is no part of these statistics: {', '.join(lost)}")

@@ -82,9 +82,14 @@ class ShardFolder:
 
     Args:
         path: the folder; made by :meth:`claim`.
+
+    Raises:
+        ValueError: for an empty text, which would be the folder that we stand in.
     """
 
     def __init__(self, path: str | Path) -> None:
+        if path == "":
+            raise ValueError("got an empty text for a folder; name one, as in runs/mine")
         self.path = Path(path)
 
     def claim(self, config: dict[str, Any], options: dict[str, Any] | None = None) -> None:
