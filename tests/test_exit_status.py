@@ -184,7 +184,8 @@ def test_a_model_that_ends_a_run_is_told_of(folder: Path, capsys: Capture) -> No
 MISSING: dict[str, tuple[str, ...]] = {
     "bench": ("nowhere.yaml",), "sample": ("--sampler", "nowhere.json"), "plan": ("nowhere.json",),
     "tune": ("--nfe", "2", "-o", "x", "--prompts", "nowhere", "-m", "mix8"),
-    "gen": ("-s", "nowhere.json", "-o", "x"), "ref": ("nowhere", "-o", "x.npz", "--extractor", "pixels:1x4x4"),
+    "gen": ("-s", "nowhere.json", "-o", "x"),
+    "ref": ("nowhere", "-o", "x.npz", "--extractor", "pixels:1x4x4"),
     "calc": ("nowhere", "--ref", "nowhere.npz"), "verify": ("nowhere",),
     "export": ("nowhere", "x"), "convert": ("nowhere.npz", "x.npz"), "report": ("nowhere",),
 }  # fmt: skip

@@ -189,6 +189,7 @@ def _environment(folders: Sequence[Path]) -> dict[str, Any]:
     on_cpu = str(config["device"]).startswith("cpu")
     return {
         **{key: config[key] for key in known},
+        **({"answers": config["answers"]} if config.get("answers") else {}),
         "determinism": "bitwise" if on_cpu else "numeric",
     }
 

@@ -19,12 +19,15 @@ from torch import Tensor
 
 from fewstep.eval.bench.guides import Meter
 from fewstep.eval.cache import digest
+from fewstep.eval.keys import reference_key
 from fewstep.eval.problems import Problem
+from fewstep.eval.source_code import function_text, our_code
 from fewstep.eval.studies.guidance_judges import Figures, Judges, Kind, real_images
 from fewstep.guidance import GFCG, BoostAndSkip, Context, Expression, parse_guidance
 from fewstep.models.bundled import COMMANDS, bundled_weak_denoiser, weights_sha256
 from fewstep.models.fashion import NULL_CLASS
 from fewstep.samplers import sample
+from fewstep.samplers.execute import Executor
 from fewstep.types import RunFacts
 
 BATCH = 100
@@ -141,6 +144,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.problem, self.n, self.seed = folder, problem, n, seed
         self.precision: Precision = precision
+        self._keys: dict[Case, str] = {}
         self._lines = folder / "rows.jsonl"
         text = self._lines.read_text() if self._lines.exists() else ""
         self._rows = {row["key"]: row for row in map(json.loads, text.splitlines())}
@@ -150,10 +154,18 @@ class Store:
         return Judges()
 
     def key(self, case: Case) -> str:
-        """Names the case, the samples and the weights that made them."""
-        models = [name for name in COMMANDS if name != "minority" or name in case.guidance]
-        samples = f"{self.problem.name} {self.n} {self.seed} {self.precision}"
-        return digest([json.dumps(asdict(case)), samples, *map(weights_sha256, models)])[:16]
+        """Names the case, the samples, and the weights and code that made them."""
+        if case not in self._keys:
+            models = [name for name in COMMANDS if name != "minority" or name in case.guidance]
+            samples = f"{self.problem.name} {self.n} {self.seed} {self.precision}"
+            found = reference_key(
+                self.problem, expression_of(case, self.problem), json.dumps(asdict(case)), samples,
+                *map(weights_sha256, models), our_code(sample), function_text(draw), by=Executor,
+            )  # fmt: skip
+            if found is None:
+                raise ValueError(f"samples of {case.title} cannot be told from others'")
+            self._keys[case] = found[:16]
+        return self._keys[case]
 
     def samples(self, case: Case) -> tuple[Tensor, Figures]:
         """Samples as uint8 and their costs, drawn if they are not there."""
@@ -167,12 +179,13 @@ class Store:
     def row(self, case: Case) -> Figures:
         """All figures of a case."""
         labels = torch.arange(self.n) % 10 if case.labelled else None
-        return self._kept(self.key(case), case.title, lambda: (*self.samples(case), labels))
+        key = digest([self.key(case), our_code(Judges)])[:16]
+        return self._kept(key, case.title, lambda: (*self.samples(case), labels))
 
     def real(self, kind: Kind = "in turn") -> Figures:
         """All figures of as many real test images."""
         images, labels = real_images(self.n, self.seed, kind)
-        name = f"real {self.n} {self.seed} {kind}"
+        name = f"real {self.n} {self.seed} {kind} {our_code(Judges)[:16]}"
         return self._kept(name, name, lambda: (images, {}, None if kind == "at random" else labels))
 
     def _kept(
