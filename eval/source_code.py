@@ -183,16 +183,19 @@ def code_digest(*values: Any) -> str:
 def function_text(function: Callable[..., Any]) -> str:
     """What one function or class does; what it calls and imports is left aside.
 
+    One without a name, as a lambda, stands for all that it is written in.
+
     Raises:
-        ValueError: if its module does not define it.
+        ValueError: if its module has no file of Python code.
     """
     module, path = function.__module__, file_of(function.__module__)
-    tree: Any = ast.parse(meaning(source(module, path))) if path is not None else ast.Module([], [])
+    if path is None:
+        raise ValueError(f"the code of {function.__qualname__} cannot be read")
+    found: ast.AST = ast.parse(meaning(source(module, path)))
     for name in function.__qualname__.split("."):
-        tree = next((node for node in tree.body if getattr(node, "name", None) == name), None)
-        if tree is None:
-            raise ValueError(f"{module} does not define {function.__qualname__}")
-    return ast.unparse(tree)
+        inner = (node for node in ast.walk(found) if getattr(node, "name", None) == name)
+        found = next((node for node in inner if node is not found), found)
+    return ast.unparse(found)
 
 
 def _module(function: FunctionType) -> str:

@@ -28,19 +28,18 @@ from fewstep.eval.bench.jobs import (
 )
 from fewstep.eval.bench.setup import EXACT, Bench, compiled
 from fewstep.eval.bench.sweeps import resolved, save_sweep
-from fewstep.eval.bench.units import Case, UnitRun, Work, warm_up
+from fewstep.eval.bench.units import Case, UnitRun, Work, scoring_code, warm_up
 from fewstep.eval.cache import digest
 from fewstep.eval.generate.shards import CONFIG, ShardFolder, UnitRecord
-from fewstep.eval.generate.units import arithmetic, sampling_code
+from fewstep.eval.generate.units import arithmetic
 from fewstep.eval.keys import stable
 from fewstep.eval.networks.extractors import FashionExtractor, load_extractor
-from fewstep.eval.networks.features import features_of
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.eval.processes import Processes
 from fewstep.eval.references import load_reference
 from fewstep.eval.reports.results import Results, check_writable
 from fewstep.eval.scores import needs_features
-from fewstep.eval.source_code import function_text, our_code
+from fewstep.eval.source_code import our_code
 
 FORMAT = 3
 FASHION_SHAPE = (1, 28, 28)  # images that the bundled classifier takes
@@ -197,12 +196,7 @@ def _config(work: Work) -> dict[str, Any]:
         "extractor": extractor and extractor.name,
         "extractor_weights": extractor and extractor.fingerprint,
         "extractor_code": extractor and our_code(extractor),
-        "code": digest(
-            [
-                sampling_code(problem, [case.guidance.expression for case in work.cases]),
-                *map(function_text, (UnitRun, Work.batch, features_of)),
-            ]
-        ),
+        "code_of_fewstep": scoring_code(problem, [case.guidance.expression for case in work.cases]),
         "exact": EXACT in bench.metrics,
         "compile": bench.compile,
         **arithmetic(problem.device),

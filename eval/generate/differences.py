@@ -36,10 +36,12 @@ def model_changes(there: dict[str, Any], now: dict[str, Any]) -> str:
 
 def difference(path: Path, there: dict[str, Any], now: dict[str, Any]) -> str:
     """The message for a folder of settings ``there`` that settings ``now`` were meant for."""
-    keys = [key for key in differing(there, now) if key not in OF_MODEL]
-    lines = [f"  {_line(key, there.get(key), now.get(key))};" for key in keys]
-    if told := model_changes(there, now):
-        lines = [f"  {told};", *lines]
+    keys = differing(there, now)
+    # Of a model of another name nobody asks what changed in it.
+    told = "" if "problem" in keys else model_changes(there, now)
+    keys = [key for key in keys if not ((told or "problem" in keys) and key in OF_MODEL)]
+    lines = [f"  {told};"] if told else []
+    lines += [f"  {_line(key, there.get(key), now.get(key))};" for key in keys]
     # Launchers and the number of processes change it, and nobody sees them do so.
     threads = f" (OMP_NUM_THREADS={there.get('threads')})" if "threads" in keys else ""
     return "\n".join(
