@@ -39,7 +39,7 @@ from fewstep.eval.processes import Processes
 from fewstep.eval.references import load_reference
 from fewstep.eval.reports.results import Results, check_writable
 from fewstep.eval.scores import needs_features
-from fewstep.eval.source_code import our_code
+from fewstep.eval.source_code import code_digest
 
 FORMAT = 3
 FASHION_SHAPE = (1, 28, 28)  # images that the bundled classifier takes
@@ -195,7 +195,7 @@ def _config(work: Work) -> dict[str, Any]:
         "guidance_models": [_known(case) for case in work.cases],
         "extractor": extractor and extractor.name,
         "extractor_weights": extractor and extractor.fingerprint,
-        "extractor_code": extractor and our_code(extractor),
+        "extractor_code": extractor and code_digest(extractor),
         "code_of_fewstep": scoring_code(problem, [case.guidance.expression for case in work.cases]),
         "exact": EXACT in bench.metrics,
         "compile": bench.compile,

@@ -29,7 +29,7 @@ from fewstep.eval.keys import stable
 from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.networks.micro_batches import strict_float32
 from fewstep.eval.problems import Problem
-from fewstep.eval.source_code import function_text, our_code
+from fewstep.eval.source_code import code_digest, function_text, our_code
 from fewstep.guidance import Expression
 from fewstep.guidance.context import Draws
 from fewstep.models.ode import reference_solution
@@ -170,7 +170,7 @@ class Generation:
             "extractor": extractor and extractor.name,
             "extractor_weights": extractor and extractor.fingerprint,
             "extractor_scale": extractor and extractor.scale,
-            "extractor_code": extractor and our_code(extractor),
+            "extractor_code": extractor and code_digest(extractor),
             "code_of_fewstep": self._code,
             **arithmetic(problem.device),
         }
