@@ -56,8 +56,8 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
     """Raises ValueError for an empty text: as a path it would be the folder that we stand in."""
     for before, text in zip(("", *arguments), arguments, strict=False):
         name, equals, value = text.partition("=")
-        option = name if equals and name.startswith("--") else before
-        if not (value if option == name else text).strip():
+        option, given = (name, value) if equals and name.startswith("--") else (before, text)
+        if not given.strip():
             where = f"for {option}" if option.startswith("-") else "among the arguments"
             raise ValueError(
                 f"got an empty text {where}: give a value, or leave it out (an empty variable of "

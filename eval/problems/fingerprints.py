@@ -43,12 +43,13 @@ def own_code(*values: Any, beside: Iterable[ModuleType] = ()) -> dict[str, str]:
     """
     code = Code()
     code.add_readable(*values)
-    code.modules |= {module.__name__ for module in beside}
-    names = {module.__name__.partition(".")[0] for module in beside}
-    sources = code.sources(lambda name: not is_ours(name), names)
+    named = [module.__name__ for module in beside]
+    code.modules.update(name for name in named if file_of(name) is not None)
+    packages = {name.partition(".")[0] for name in named}
+    sources = code.sources(lambda name: not is_ours(name), packages)
     files = {f"code of {name}": digest([text]) for name, text in sources.items()}
-    values = ((label.removeprefix(LOADED), _plain(value)) for label, value in code.data)
-    read = sorted({f"{label} = {text}" for label, text in values if text})
+    told = ((label.removeprefix(LOADED), _plain(value)) for label, value in code.data)
+    read = sorted({f"{label} = {text}" for label, text in told if text})
     return {**files, **({READ: digest(read)} if read else {})}
 
 
