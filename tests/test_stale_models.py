@@ -15,6 +15,7 @@ from command_line import call
 from fewstep.eval.bench.reference import fine_reference
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.setup import Bench
+from fewstep.eval.generate.differences import differing
 from fewstep.eval.generate.generation import generate
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.problems import Problem, load_problem
@@ -218,6 +219,50 @@ def test_every_cache_tells_models_apart(
     for name in old:
         assert torch.equal(new[name], right[name]), name
         assert not torch.allclose(new[name], old[name], atol=1e-3), name
+
+
+WHOLE = """
+import os
+
+import torch
+
+from fewstep.eval.problems import Problem, load_problem
+
+
+class Judge(torch.nn.Module):
+    num_classes = 2
+
+    def forward(self, x):
+        return x.flatten(1)[:, :2] * 2.0
+
+
+def decode(x):
+    told = float(os.environ.get("DECODED", 1))
+    return told * x.view(-1, 1, 1, 2)
+
+
+def load():
+    inner = load_problem("mix8")
+    return Problem("whole", inner.denoiser, inner.shape, "mine", models={"classifier": Judge},
+                   decode=decode)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "keys"),
+    [("* 2.0", "* 3.0", {"model"}), ("told * x", "2 * told * x", {"model", "decoder"}),
+     ("", "", {"decoder"}), ('"mine"', '"other"', {"model"})],
+    ids=["a classifier", "a decoder", "what a decoder is given", "a fingerprint of one's own"],
+)  # fmt: skip
+def test_whatever_else_a_problem_is_made_of_counts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, keys: set[str]
+) -> None:
+    (folder / "models.py").write_text(WHOLE)
+    before = load_problem(NAME)
+    edit("models.py", old, new) if old else monkeypatch.setenv("DECODED", "3")
+    after = load_problem(NAME)
+    assert set(differing(before.identity, after.identity)) == keys
+    assert (before.fingerprint != after.fingerprint) is ("model" in keys)
 
 
 def test_an_edit_in_the_middle_of_a_run_is_not_of_the_run(folder: Path) -> None:

@@ -44,7 +44,7 @@ def failed(name: str, doing: str, error: BaseException) -> ValueError:
 def told_of(name: str, doing: str) -> Iterator[None]:
     """Within, an error of a user's code becomes one line, and so does an end of the program.
 
-    Ctrl-C stays what it is, and so does what this package says.
+    Ctrl-C stays what it is.
 
     Raises:
         ValueError: for any other exception, ``SystemExit`` among them.
@@ -99,7 +99,7 @@ def _file(name: str, path: Path) -> ModuleType:
     try:
         with told_of(name, "importing it"):
             spec.loader.exec_module(module)
-    except ValueError:
+    except BaseException:
         del sys.modules[own]
         raise
     finally:
