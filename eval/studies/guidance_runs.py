@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -128,6 +128,12 @@ def draw(
     return torch.cat(made), costs
 
 
+@cache
+def _drawing() -> str:
+    """SHA-256 of the code that samples."""
+    return digest([our_code(sample), function_text(draw)])
+
+
 class Store:
     """What has been measured, in a folder.
 
@@ -144,7 +150,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.problem, self.n, self.seed = folder, problem, n, seed
         self.precision: Precision = precision
-        self._keys: dict[Case, str] = {}
+        self._keys: dict[tuple[Case, str], str] = {}
         self._lines = folder / "rows.jsonl"
         text = self._lines.read_text() if self._lines.exists() else ""
         self._rows = {row["key"]: row for row in map(json.loads, text.splitlines())}
@@ -155,17 +161,17 @@ class Store:
 
     def key(self, case: Case) -> str:
         """Names the case, the samples, and the weights and code that made them."""
-        if case not in self._keys:
+        samples = f"{self.problem.name} {self.n} {self.seed} {self.precision}"
+        if (case, samples) not in self._keys:
             models = [name for name in COMMANDS if name != "minority" or name in case.guidance]
-            samples = f"{self.problem.name} {self.n} {self.seed} {self.precision}"
             found = reference_key(
                 self.problem, expression_of(case, self.problem), json.dumps(asdict(case)), samples,
-                *map(weights_sha256, models), our_code(sample), function_text(draw), by=Executor,
+                *map(weights_sha256, models), _drawing(), by=Executor,
             )  # fmt: skip
             if found is None:
                 raise ValueError(f"samples of {case.title} cannot be told from others'")
-            self._keys[case] = found[:16]
-        return self._keys[case]
+            self._keys[case, samples] = found[:16]
+        return self._keys[case, samples]
 
     def samples(self, case: Case) -> tuple[Tensor, Figures]:
         """Samples as uint8 and their costs, drawn if they are not there."""
