@@ -27,7 +27,9 @@ def check_folder_name(path: Path, option: str, files: str = "") -> None:
     if path.is_dir():
         return
     if path.exists():
-        raise ValueError(f"{option} names a folder, and {path} is a file: choose another name")
+        raise ValueError(
+            f"cannot write to a folder of this name, {path} is a file; choose another for {option}"
+        )
     bare = path
     while _is_of_files(bare.suffix.lower()):  # .tar.gz
         bare = bare.with_suffix("")

@@ -136,7 +136,7 @@ def test_a_point_alone_makes_no_file(name: str, folder: Path) -> None:
     (folder / "kept.json").mkdir()
     check_folder_name(Path("kept.json"), "--out")  # it is there
     (folder / "file").write_text("")
-    with pytest.raises(ValueError, match="--out names a folder, and file is a file"):
+    with pytest.raises(ValueError, match="file is a file; choose another for --out"):
         check_folder_name(Path("file"), "--out")
 
 
