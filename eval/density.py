@@ -5,7 +5,6 @@ A broken sampler raises every measure of rarity (:mod:`fewstep.eval.neighbours`)
 real ones than real ones ever are.
 """
 
-import inspect
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 
@@ -25,7 +24,7 @@ from fewstep.eval.neighbours import (
     smallest_ball,
 )
 from fewstep.eval.networks.features import Judge, features_of
-from fewstep.eval.source_code import code_digest
+from fewstep.eval.source_code import code_digest, function_text
 from fewstep.models.bundled import weights_sha256
 from fewstep.models.data import load_fashion, to_signed
 from fewstep.samplers.finite import finite
@@ -160,7 +159,7 @@ class FashionJudge:
 
     def __init__(self, train: Labelled, held_out: Labelled, device: str = "cpu") -> None:
         self.extract = Judge(device)
-        key = digest([train[0], code_digest(Moments), inspect.getsource(_basis)])
+        key = digest([train[0], code_digest(Moments), function_text(_basis)])
         self.basis = cached(f"density-basis-{key}", lambda: _basis(train[0])).to(device)
         features = [self._features(images) for images, _ in (train, held_out)]
         pixels = [self._pixels(to_signed(images)) for images, _ in (train, held_out)]
@@ -194,7 +193,7 @@ class FashionJudge:
         def compute() -> Tensor:
             return torch.cat([self.extract(to_signed(part))[0].cpu() for part in images.split(500)])
 
-        code = [code_digest(self.extract.extractor), inspect.getsource(features_of)]
+        code = [code_digest(self.extract.extractor), function_text(features_of)]
         key = digest([weights_sha256("classifier"), images, *code])
         return cached(f"density-features-{key}", compute).to(self.extract.device)
 

@@ -4,7 +4,6 @@ Statistics are enough for a Frechet distance. KID, precision, recall and the sli
 features: of 10,000 real samples, by ADM's convention, which a file of ours may hold.
 """
 
-import inspect
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -17,7 +16,7 @@ from torch import Tensor
 from fewstep.eval.cache import cached, digest
 from fewstep.eval.frechet import FrechetReference
 from fewstep.eval.networks.extractors import Extractor
-from fewstep.eval.source_code import code_digest
+from fewstep.eval.source_code import code_digest, function_text
 from fewstep.eval.statistics_files import (
     FeatureStatistics,
     load_features,
@@ -165,7 +164,7 @@ def _fashion_features(extractor: Extractor) -> Tensor:
         images, _ = load_fashion("train")
         return extractor(images[subset(len(images))]).cpu()
 
-    code = digest([code_digest(extractor, load_fashion), inspect.getsource(subset)])
+    code = digest([code_digest(extractor, load_fashion), function_text(subset)])
     key = f"fashion-features-{extractor.fingerprint[:24]}-{FEATURES}-{code[:24]}"
     return cached(key, compute)
 

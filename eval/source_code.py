@@ -6,22 +6,25 @@ installed package stands for the package's version. What a user's function reads
 arguments, from its closure or from globals, counts with its value.
 """
 
+import ast
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fewstep.eval.cache import digest
-from fewstep.eval.imports import OURS, file_of, is_own, source, source_files
+from fewstep.eval.imports import file_of, is_ours, is_own, meaning, source, source_files
 
 # The libraries of arithmetic: other versions of them round differently, and mean the same.
 _ARITHMETIC = ("numpy", "torch")
+SCRIPT = "__main__"
+LOADED = "_fewstep_"  # begins the names of modules that were loaded from a file
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), Tensor, torch.dtype, torch.device)
 
 
@@ -40,6 +43,7 @@ class Code:
         self.data: list[tuple[str, Any]] = []
         self._seen: dict[int, Any] = {}  # the objects themselves, lest an id be used again
         self._functions: list[FunctionType] = []
+        self._strict = True
 
     def add(self, *values: Any) -> None:
         """Walks objects, classes and functions.
@@ -56,10 +60,11 @@ class Code:
     def add_readable(self, *values: Any) -> None:
         """Walks objects that are known by a fingerprint: code that cannot be read is left out."""
         other = Code()
-        other._place = functools.partial(_if_readable, other._place)  # type: ignore[method-assign]
+        other._strict = False
         other.add(*values)
         self.modules |= other.modules
         self.packages |= other.packages
+        self.data += other.data
 
     def function(self, value: Any) -> str:
         """A name for a function: where it is in its module, and which of those met so far it is.
@@ -78,12 +83,27 @@ class Code:
         return f"{_module(value)}.{value.__qualname__} {number} {_place_of(value.__code__)}"
 
     def texts(self) -> list[str]:
-        """The sources of all modules, and the versions of packages, in an order of names."""
-        files = source_files(sorted(self.modules))
-        return [
-            *sorted(self.packages),
-            *(f"{name}\n{source(files[name])}" for name in sorted(files)),
-        ]
+        """What all modules do, and the versions of packages, in an order of names."""
+        sources = self.sources()
+        return [*sorted(self.packages), *(f"{name}\n{sources[name]}" for name in sorted(sources))]
+
+    def sources(
+        self, wanted: Callable[[str], bool] = lambda name: True, packages: Collection[str] = ()
+    ) -> dict[str, str]:
+        """By name of a module the code that was found and all that it imports, without comments.
+
+        A module that was loaded from its file alone has that file's name, as it has by import.
+
+        Args:
+            wanted: of which modules.
+            packages: installed ones that are read like the user's own.
+        """
+        files = source_files(sorted(self.modules), packages)
+        return {
+            path.stem if name == SCRIPT or name.startswith(LOADED) else name:
+            meaning(source(name, path), script=name == SCRIPT)
+            for name, path in files.items() if wanted(name)
+        }  # fmt: skip
 
     def _one(self, value: Any) -> None:
         if isinstance(value, type):
@@ -104,7 +124,7 @@ class Code:
     def _class(self, kind: type) -> None:
         for base in kind.__mro__:
             self._place(base.__module__, base)
-            if base.__module__ in self.modules and not _is_ours(base.__module__):
+            if base.__module__ in self.modules and not is_ours(base.__module__):
                 path = file_of(base.__module__)
                 for method in _methods(base):
                     if Path(method.__code__.co_filename) == path:  # not those that dataclass made
@@ -117,8 +137,8 @@ class Code:
         values = _closure(function)
         if name in self.modules:
             if Path(code.co_filename) != file_of(name):
-                raise TypeError(f"the code of {function.__qualname__} cannot be read")
-            if not _is_ours(name):
+                self._unreadable(function)
+            elif not is_ours(name):
                 values = values | _globals(function)
         for label, value in values.items():
             if isinstance(value, type | FunctionType | BuiltinFunctionType | ModuleType):
@@ -136,8 +156,21 @@ class Code:
             return
         version = getattr(sys.modules.get(top), "__version__", None)
         if version is None:
+            self._unreadable(what)
+        else:
+            self.packages.add(f"{top} {version}")
+
+    def _unreadable(self, what: Any) -> None:
+        if self._strict:
             raise TypeError(f"the code of {getattr(what, '__qualname__', what)} cannot be read")
-        self.packages.add(f"{top} {version}")
+
+
+def our_code(*values: Any) -> str:
+    """SHA-256 of this package's code behind objects and functions, and of packages' versions."""
+    code = Code()
+    code.add_readable(*values)
+    ours = code.sources(is_ours)
+    return digest([*sorted(code.packages), *(f"{name}\n{ours[name]}" for name in sorted(ours))])
 
 
 def code_digest(*values: Any) -> str:
@@ -147,15 +180,22 @@ def code_digest(*values: Any) -> str:
     return digest(code.texts())
 
 
-def _if_readable(place: Callable[[str, Any], None], name: str, what: Any) -> None:
-    try:
-        place(name, what)
-    except TypeError:
-        return
+def function_text(function: Callable[..., Any]) -> str:
+    """What one function or class does; what it calls and imports is left aside.
 
+    One without a name, as a lambda, stands for all that it is written in.
 
-def _is_ours(name: str) -> bool:
-    return name.partition(".")[0] == OURS
+    Raises:
+        ValueError: if its module has no file of Python code.
+    """
+    module, path = function.__module__, file_of(function.__module__)
+    if path is None:
+        raise ValueError(f"the code of {function.__qualname__} cannot be read")
+    found: ast.AST = ast.parse(meaning(source(module, path)))
+    for name in function.__qualname__.split("."):
+        inner = (node for node in ast.walk(found) if getattr(node, "name", None) == name)
+        found = next((node for node in inner if node is not found), found)
+    return ast.unparse(found)
 
 
 def _module(function: FunctionType) -> str:
@@ -184,7 +224,8 @@ def _methods(kind: type) -> Iterator[FunctionType]:
 def _closure(function: FunctionType) -> dict[str, Any]:
     """Values from enclosing functions, and defaults."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    found = {name: cell.cell_contents for name, cell in cells}
+    # A name may not be bound yet, and its cell empty; the comparison looks at no content.
+    found = {name: cell.cell_contents for name, cell in cells if cell != CellType()}
     found |= {f"default {i}": value for i, value in enumerate(function.__defaults__ or ())}
     return found | (function.__kwdefaults__ or {})
 

@@ -7,7 +7,8 @@ fewstep        .npz    ``mu``, ``sigma``, ``n``, the names of what made them, an
                        ``features``, a sample of (k, d) for what needs more than moments
 pytorch-fid    .npz    ``mu``, ``sigma``; so too edm and TTUR
 ADM            .npz    ``mu``, ``sigma``, ``mu_s``, ``sigma_s`` and images ``arr_0``
-edm2           .pkl    ``{metric: {"mu": ..., "sigma": ...}, "num_images": ...}``
+edm2           .pkl    ``{metric: {"mu": ..., "sigma": ...}, "num_images": ...}``; beside ``mu``
+                       and ``sigma`` ours have the other entries of our .npz
 =============  ======  =============================================================
 
 Of ADM's, the spatial features are left aside, and the images too: they are 10,000 for precision and
@@ -114,21 +115,23 @@ def load_npz(path: str | Path) -> FeatureStatistics:
         return FeatureStatistics(arrays["mu"], arrays["sigma"], n, **texts)
 
 
-def load_features(path: str | Path) -> NDArray[np.float32] | None:
-    """The features (k, d) of an .npz of ours; None of a file that has none.
+def load_features(path: str | Path, metric: str = "fid") -> NDArray[np.float32] | None:
+    """The features (k, d) of a file of ours; None of a file that has none.
+
+    Args:
+        path: an .npz or .pkl.
+        metric: whose features of a .pkl.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a damaged file, or features of another size than its statistics.
     """
-    if Path(path).suffix.lower() != ".npz":
-        return None
-    with _opened(path) as file, np.load(file, allow_pickle=False) as arrays:
-        if "features" not in arrays.files:
+    with _opened(path) as file, _entries(path, file, metric) as entries:
+        if "features" not in entries:
             return None
-        _check_keys(arrays.files)
-        features: NDArray[Any] = arrays["features"]
-        dim = len(arrays["mu"])
+        _check_keys(entries)
+        features: NDArray[Any] = _array(entries["features"])
+        dim = len(entries["mu"])
         found = features.astype(np.float32) if features.dtype.kind == "f" else np.empty(0)
         if found.shape != (max(1, len(found)), dim) or not np.isfinite(found).all():
             raise ValueError(
@@ -163,9 +166,7 @@ def save_npz(
 def load_edm2(path: str | Path) -> dict[str, FeatureStatistics]:
     """All statistics of an edm2 .pkl, by the name of the metric; see :func:`load_statistics`."""
     with _opened(path) as file:
-        content = _ArraysOnly(file).load()
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}, not a dict of metrics")
+        content = _unpickled(file)
         # calculate_metrics.py of edm2 puts num_images beside the metrics.
         n = content.get("num_images")
         found = {}
@@ -173,8 +174,9 @@ def load_edm2(path: str | Path) -> dict[str, FeatureStatistics]:
             if not isinstance(entry, dict):
                 continue
             _check_keys(entry, f" for {metric}")
+            texts = {name: str(entry[name]) for name in TEXTS if entry.get(name) is not None}
             found[str(metric)] = FeatureStatistics(
-                _array(entry["mu"]), _array(entry["sigma"]), None if n is None else int(n)
+                _array(entry["mu"]), _array(entry["sigma"]), None if n is None else int(n), **texts
             )
         if not found:
             raise ValueError(
@@ -183,8 +185,17 @@ def load_edm2(path: str | Path) -> dict[str, FeatureStatistics]:
         return found
 
 
-def save_edm2(statistics: Mapping[str, FeatureStatistics], path: str | Path) -> None:
-    """A .pkl for edm2, of statistics by metric; it has no place for anything but ``n``.
+def save_edm2(
+    statistics: Mapping[str, FeatureStatistics],
+    path: str | Path,
+    features: Mapping[str, NDArray[np.float32]] | None = None,
+) -> None:
+    """A .pkl for edm2, which reads ``mu`` and ``sigma`` of a metric and passes by all else.
+
+    Args:
+        statistics: by metric.
+        path: ends in .pkl.
+        features: (k, d) of some of the samples, by metric.
 
     Raises:
         ValueError: if ``path`` does not end in .pkl, or the statistics are of different n.
@@ -195,9 +206,46 @@ def save_edm2(statistics: Mapping[str, FeatureStatistics], path: str | Path) -> 
         raise ValueError(f"{path} has one number of samples, got {counts or 'no statistics'}")
     content: dict[str, Any] = {} if counts == {None} else {"num_images": counts.pop()}
     for metric, entry in statistics.items():
-        content[metric] = {"mu": entry.mu, "sigma": entry.sigma}
+        known = {name: getattr(entry, name) for name in TEXTS}
+        known |= {"features": (features or {}).get(metric)}
+        held = {name: value for name, value in known.items() if value is not None}
+        content[metric] = {"mu": entry.mu, "sigma": entry.sigma, **held}
     with writing(path), Path(path).open("wb") as file:
         pickle.dump(content, file, protocol=PROTOCOL)
+
+
+def left_out(path: str | Path, metric: str = "fid") -> list[str]:
+    """What a file holds beside the statistics of a metric, which nothing here reads or keeps.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_statistics`.
+    """
+    read = {"mu", "sigma", "n", "features", *TEXTS}
+    with _opened(path) as file, _entries(path, file, metric) as entries:
+        others = [name for name in entries if name not in read]
+    if Path(path).suffix.lower() == ".npz":
+        return others
+    with _opened(path) as file:
+        whole = _unpickled(file)
+    return [*others, *(str(name) for name in whole if name not in (metric, "num_images"))]
+
+
+@contextmanager
+def _entries(path: str | Path, file: BinaryIO, metric: str) -> Iterator[Mapping[str, Any]]:
+    """The entries of an .npz, or those of a metric in a .pkl."""
+    if Path(path).suffix.lower() == ".npz":
+        with np.load(file, allow_pickle=False) as arrays:
+            yield arrays
+        return
+    entry = _unpickled(file).get(metric)
+    yield entry if isinstance(entry, dict) else {}
+
+
+def _unpickled(file: BinaryIO) -> dict[Any, Any]:
+    content = _ArraysOnly(file).load()
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not a dict of metrics")
+    return content
 
 
 class _ArraysOnly(pickle.Unpickler):

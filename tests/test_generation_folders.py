@@ -18,7 +18,9 @@ from fewstep.eval.generate.shards import CONFIG, ShardFolder, config_hash
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.networks.extractors import PixelExtractor
+from fewstep.eval.problems import Problem
 from fewstep.schedules import VE
+from fewstep.types import Level
 
 
 def extractor(**changes: Any) -> PixelExtractor:
@@ -42,10 +44,23 @@ def other_problem(**changes: Any) -> Generation:
     return base(problem=replace(blobs(), **changes))
 
 
+class Halved:
+    """Half of what another model answers."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.inner, self.process = problem.denoiser, problem.process
+        self.null_cond, self.num_classes = problem.denoiser.null_cond, problem.num_classes
+
+    def __call__(self, x: torch.Tensor, level: Level, cond: Any = None) -> torch.Tensor:
+        return 0.5 * self.inner(x, level, cond)
+
+
 # Each setting that can be asked for: what to ask for, and the keys that must be in the difference.
 CHANGES: dict[str, tuple[Callable[[], Generation], set[str]]] = {
     "problem": (lambda: other_problem(name="other"), {"problem"}),
-    "fingerprint": (lambda: other_problem(fingerprint="other"), {"fingerprint"}),
+    "model": (lambda: other_problem(fingerprint="other"), {"model"}),
+    "answers": (lambda: other_problem(denoiser=Halved(blobs())), {"model"}),
+    "decoder": (lambda: other_problem(decode=lambda x: x), {"model"}),
     "process": (on_ve, {"process", "plan", "sigmas"}),
     "shape": (lambda: base(problem=blobs((1, 4, 5))), {"shape", "image_shape"}),
     "image_shape": (lambda: base(problem=blobs((1, 5, 4))), {"image_shape"}),
@@ -69,8 +84,10 @@ CHANGES: dict[str, tuple[Callable[[], Generation], set[str]]] = {
 # What the machine and the program decide.
 GIVEN = (
     "format", "quantise", "guidance_models", "device", "threads", "matmul_precision", "torch",
-    "fewstep",
+    "fewstep", "fingerprint", "extractor_code", "code_of_fewstep",
 )  # fmt: skip
+# What is told in one line, of the model.
+OF_MODEL = ("model", "answers", "decoder")
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +103,11 @@ def refusal(folder: Path, config: dict[str, Any]) -> tuple[set[str], str]:
     with pytest.raises(ValueError, match="was made with other settings") as caught:
         ShardFolder(folder).claim(config)
     _, *lines, remedy = str(caught.value).splitlines()
-    assert all(" there, " in line and line.endswith(" now;") for line in lines)
+    told = [line for line in lines if not line.startswith("  the model ")]
+    assert all(" there, " in line and line.endswith(" now;") for line in told)
     # Of a list, the place is told that differs first.
-    return {line.strip().partition(":")[0].partition("[")[0] for line in lines}, remedy
+    found = {line.strip().partition(":")[0].partition("[")[0] for line in told}
+    return found | ({"model"} if len(told) < len(lines) else set()), remedy
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -97,7 +116,7 @@ def test_another_setting_is_refused_with_its_difference(made: Path, name: str) -
     run = change()
     before = sorted(made.iterdir())
     found, remedy = refusal(made, run.config)
-    assert found >= keys | {name}
+    assert found >= keys | ({name} - set(OF_MODEL))
     assert "another folder" in remedy
     assert "delete" in remedy
     with pytest.raises(ValueError, match="other settings"):
@@ -130,7 +149,8 @@ def test_equal_settings_go_on(made: Path) -> None:
 
 def test_the_hash_of_settings_is_in_the_file(made: Path) -> None:
     whole = json.loads((made / CONFIG).read_text())
-    assert whole["sha256"] == config_hash(whole["config"]) == verify(made).config_sha256
+    assert whole.pop("sha256") == config_hash(whole)
+    assert verify(made).config_sha256 == config_hash(whole["config"])
     assert whole["made_on"]["python"]
 
 

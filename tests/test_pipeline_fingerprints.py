@@ -1,7 +1,9 @@
 """The fingerprint of a pipeline tells its weights, its prompts and what its output means."""
 
+import importlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import diffusers
 import pytest
 from saved_pipelines import PROMPTS, TEXT, changed, ddpm, loaded, prompt_file, saved
 
-from fewstep.eval.problems import load_problem
+from fewstep.eval.problems import load_problem, pipelines
+from fewstep.eval.sketches import agree
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # about the schedulers' configs
 
@@ -73,3 +76,40 @@ def test_blank_lines_and_a_byte_order_mark_are_no_prompts(prompts: Path) -> None
     plain = loaded("sd", prompts).fingerprint
     prompts.write_text("\ufeff" + "\n\n".join(PROMPTS), "utf-8")
     assert loaded("sd", prompts).fingerprint == plain
+
+
+OWN = """from diffusers import UNet2DModel
+
+
+class Own(UNet2DModel):
+    def forward(self, sample, timestep, class_labels=None, return_dict=True):
+        return (0.5 * super().forward(sample, timestep, class_labels, return_dict=False)[0],)
+"""
+
+
+def test_code_of_ones_own_in_a_pipeline_changes_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which versions of diffusers load such a class differs, so it is put in behind them."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which goes by whole seconds
+    real, found = pipelines._loaded, []
+
+    def loaded_with_own(*given: Any) -> Any:
+        pipe = real(*given)
+        pipe.unet.__class__ = importlib.import_module("own_unet").Own
+        return pipe
+
+    monkeypatch.setattr(pipelines, "_loaded", loaded_with_own)
+    try:
+        for text in (OWN, OWN.replace("0.5", "0.7"), f"# mine\n{OWN}"):
+            (tmp_path / "own_unet.py").write_text(text)
+            sys.modules.pop("own_unet", None)
+            found.append(load_problem(str(saved("ddpm"))))
+    finally:
+        sys.modules.pop("own_unet", None)
+    first, edited, commented = found
+    assert first.identity["model"].keys() >= {"weights and settings", "code of own_unet"}
+    assert first.fingerprint != edited.fingerprint
+    assert not agree(first.answers, edited.answers)
+    assert first.identity == commented.identity

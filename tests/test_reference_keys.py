@@ -1,6 +1,7 @@
 """Keys of cached references follow the code that made them, in whatever file that is."""
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -84,6 +85,16 @@ EDITS = {
     "an import in a function": ("late.py", "1.0", "2.0", 2),
     "a constant behind a front door": ("parts/forces.py", "1.0", "2.0", 2),
     "what it does not import": ("unrelated.py", "1", "2", 0),
+    "a comment": ("helper.py", "return", "# why it is a sum\n    return", 0),
+    "a docstring": ("helper.py", "return", '"""The sum."""\n    return', 0),
+    "layout": ("helper.py", "pull + soft", "(\n        pull + soft\n    )", 0),
+    "what scripts alone do": (
+        "late.py",
+        "1.0\n",
+        "1.0\nif __name__ == '__main__':\n    soft = 2\n",
+        0,
+    ),
+    "a branch of it": ("late.py", "1.0\n", "1.0\nif __name__ != '__main__':\n    soft = 2\n", 2),
 }
 
 
@@ -118,15 +129,15 @@ def test_the_key_is_the_same_in_every_process_and_another_after_an_edit(
     write(tmp_path)
     first = keys(tmp_path)
     assert "None" not in first
-    # Another process has the same, and sees the edits below without being started anew.
+    # Another process has the same, and sees the edits below once it has loaded them.
     monkeypatch.syspath_prepend(str(tmp_path))
-    import mine  # type: ignore[import-not-found]
-
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which goes by whole seconds
     problem = load_problem("mix8")
-    asked = [mine.guidance, mine.energy]
 
     def now() -> list[str | None]:
-        return [key(problem, guidance, reference_solution) for guidance in asked]
+        forget()
+        mine = importlib.import_module("mine")
+        return [key(problem, one, reference_solution) for one in (mine.guidance, mine.energy)]
 
     try:
         assert now() == first
@@ -141,8 +152,28 @@ def test_the_key_is_the_same_in_every_process_and_another_after_an_edit(
         (tmp_path / "helper.py").write_text(FILES["helper.py"].replace("+", "-"))
         assert all(a != b for a, b in zip(keys(tmp_path), first, strict=True))
     finally:
-        for name in ("mine", "helper", "late", "parts", "parts.forces", "unrelated"):
-            sys.modules.pop(name, None)
+        forget()
+
+
+def forget() -> None:
+    for name in ("mine", "helper", "late", "parts", "parts.forces", "unrelated"):
+        sys.modules.pop(name, None)
+
+
+def test_an_edit_in_the_middle_of_a_run_does_not_vouch_for_the_old_code(
+    tmp_path: Path, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what the old code computes after it would be the answer of the new code's first run."""
+    write(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mine = importlib.import_module("mine")
+    try:
+        before = key(problem, mine.guidance)
+        for name in ("mine.py", "helper.py", "parts/forces.py"):
+            (tmp_path / name).write_text("raise RuntimeError\n")
+        assert key(problem, mine.guidance) == before
+    finally:
+        forget()
 
 
 def test_functions_are_told_apart_by_place_and_by_what_they_read(problem: Problem) -> None:

@@ -61,6 +61,7 @@ def _changed(**env: object) -> Results:
         (sample_results(problem="digits"), "problem fashion in the one and digits"),
         (sample_results(seeds=(0, 2)), r"seeds \[0, 1\] in the one and \[0, 2\]"),
         (_changed(fingerprint="0"), "model fingerprint f+ in the one and 0 in"),
+        (_changed(answers={"numbers": [1.0, 2.1], "tolerance": 1e-4}), "answer fixed noise in two"),
         (_changed(extractor={"name": "pixels:1x28x28"}), "extractor fd-cnn:fashion in .* pixels"),
         (_changed(extractor={"name": "fd-cnn:fashion", "sha256": "d"}), "weights e+ in"),
         (_changed(ref={"name": "fashion", "hash": "b"}), "reference a+ in the one and b"),

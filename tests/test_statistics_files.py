@@ -115,7 +115,7 @@ def test_edm2_pickle_survives(tmp_path: Path) -> None:
     save_edm2({"fid": FULL, "fd_dinov2": other}, path)
     found = load_edm2(path)
     assert list(found) == ["fid", "fd_dinov2"]
-    assert same(found["fid"], FeatureStatistics(MU, SIGMA, 50))
+    assert same(found["fid"], FULL)
     assert same(found["fd_dinov2"], other)
     plain = pickle.loads(path.read_bytes())
     assert plain["num_images"] == 50

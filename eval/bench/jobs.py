@@ -16,6 +16,7 @@ from torch import Tensor
 from fewstep.eval.bench.guides import Meter
 from fewstep.eval.cache import digest
 from fewstep.eval.problems import Problem
+from fewstep.eval.source_code import our_code
 from fewstep.guidance import Expression
 from fewstep.models.ode import reference_solution
 from fewstep.samplers import SAMPLERS, Plan, build_plan, parse_spec, sample
@@ -196,9 +197,9 @@ def make_peer_jobs(
             guided = replace(problem, denoiser=meter.wrap(problem.denoiser, batch.seeds))
             return peer.sample(guided, n, *_unit(problem, batch))
 
-        return Job(str(peer), n, run, f"diffusers {version('diffusers')}")
+        return Job(str(peer), n, run, identity)
 
-    jobs = []
+    jobs, identity = [], f"diffusers {version('diffusers')}, {our_code(Peer)}"
     for peer in peers_for(process):
         for n in nfe:
             try:

@@ -1,6 +1,5 @@
 """The fine solution that samplers are scored against."""
 
-import inspect
 from typing import Any
 
 import torch
@@ -9,6 +8,8 @@ from torch import Tensor
 from fewstep.eval.cache import cached
 from fewstep.eval.keys import checked_field, reference_key
 from fewstep.eval.problems import Problem
+from fewstep.eval.problems.problem import file_name
+from fewstep.eval.source_code import function_text
 from fewstep.guidance import Counters, Expression
 from fewstep.samplers import build_plan, sample
 from fewstep.samplers.execute import Executor
@@ -60,7 +61,7 @@ def fine_reference(
     plan = build_plan(NETWORK_SPEC, problem.process, calls, breakpoints)
     # With the table the code that made it is in the key, so that of the executor is enough.
     key = reference_key(
-        problem, guidance, plan.to_json(), inspect.getsource(sample), noise, labels, by=Executor
+        problem, guidance, plan.to_json(), function_text(sample), noise, labels, by=Executor
     )
     unit = noise / problem.start_scale
 
@@ -70,7 +71,8 @@ def fine_reference(
             problem.denoiser, plan, plan.nfe, noise=unit, cond=labels, guidance=guidance
         ).cpu()
 
-    return cached(key and f"{problem.name}-{key[:24]}", solve).to(noise.device)
+    name = key and f"{file_name(problem.name)}-{key[:24]}"
+    return cached(name, solve, problem.answers).to(noise.device)
 
 
 class CountingDenoiser:

@@ -31,7 +31,7 @@ from fewstep.eval.bench.jobs import (
 )
 from fewstep.eval.bench.setup import EXACT, Bench, compiled
 from fewstep.eval.bench.sweeps import resolved, save_sweep
-from fewstep.eval.bench.units import BatchRun, Case, Made, Work, warm_up
+from fewstep.eval.bench.units import BatchRun, Case, Made, Work, scoring_code, warm_up
 from fewstep.eval.cache import digest
 from fewstep.eval.generate.shards import CONFIG, ShardFolder, UnitRecord
 from fewstep.eval.generate.units import arithmetic
@@ -42,9 +42,10 @@ from fewstep.eval.processes import Processes
 from fewstep.eval.references import load_reference
 from fewstep.eval.reports.results import Results, check_writable
 from fewstep.eval.scores import needs_features
+from fewstep.eval.source_code import code_digest
 from fewstep.progress import count
 
-FORMAT = 2
+FORMAT = 3
 FASHION_SHAPE = (1, 28, 28)  # images that the bundled classifier takes
 SAVE_SECONDS = 10.0  # of work that waits to be written, at most, beside the unit that runs
 UNITS = "units"  # below the folder of the report, until that is written
@@ -73,6 +74,8 @@ def run_bench(
         ExtractorUnavailableError: if the extractor cannot be had, before anything is sampled.
     """
     bench, started = bench or Bench(), datetime.now(UTC).isoformat(timespec="seconds")
+    if out == "":
+        raise ValueError("out is an empty text; name a folder, or leave it out")
     if out is not None:
         check_writable(Path(out))
     processes = Processes.start(bench.device)
@@ -247,6 +250,7 @@ def _config(work: Work) -> dict[str, Any]:
         "format": FORMAT,
         "problem": problem.name,
         "fingerprint": problem.fingerprint,
+        **problem.identity,
         "process": process_digest(problem.process),
         "dtype": [str(problem.dtype), bench.dtype],
         "n": bench.n,
@@ -261,6 +265,8 @@ def _config(work: Work) -> dict[str, Any]:
         "guidance_models": [_known(case) for case in work.cases],
         "extractor": extractor and extractor.name,
         "extractor_weights": extractor and extractor.fingerprint,
+        "extractor_code": extractor and code_digest(extractor),
+        "code_of_fewstep": scoring_code(problem, [case.guidance.expression for case in work.cases]),
         "exact": EXACT in bench.metrics,
         "compile": bench.compile,
         **arithmetic(problem.device),

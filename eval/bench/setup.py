@@ -123,6 +123,7 @@ def environment(bench: Bench, problem: Problem) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "compile": bench.compile,
         "fingerprint": problem.fingerprint,
+        **({"answers": problem.answers} if problem.answers else {}),
         # Units of one size give the same bits again on a CPU; CUDA's own kernels may not.
         "determinism": "bitwise" if torch.device(problem.device).type == "cpu" else "numeric",
     }

@@ -48,6 +48,10 @@ def read_sweep(path: Path | None = None, given: Mapping[str, Any] | None = None)
     """
     written = {} if path is None else _written(path)
     values = {**written, **(given or {})}
+    if empty := [name for name, value in values.items() if isinstance(value, str) and not value]:
+        # As a path it would be the folder that we stand in.
+        where = f"{path}: " if path is not None and empty[0] in written else ""
+        raise ValueError(f"{where}{empty[0]} is an empty text; give a value, or leave it out")
     for name in LISTS:
         values |= {name: _listed(values[name], name)} if name in values else {}
     try:

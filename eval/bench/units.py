@@ -6,7 +6,7 @@ ended, and several processes give what one gives. A key is ``case/job/name``, by
 ``reference`` is the fine solution.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,13 +17,16 @@ from fewstep.eval.bench.guides import Meter, WrittenGuidance
 from fewstep.eval.bench.jobs import Batch, Job
 from fewstep.eval.bench.reference import fine_reference, reference_calls
 from fewstep.eval.bench.setup import EXACT, Bench
+from fewstep.eval.cache import digest
 from fewstep.eval.clock import PHASES, Clock, peak_memory
-from fewstep.eval.generate.units import quantised
+from fewstep.eval.generate.units import quantised, sampling_code
 from fewstep.eval.networks.extractors import Extractor, FashionExtractor
 from fewstep.eval.networks.features import features_of
 from fewstep.eval.problems import Problem
 from fewstep.eval.references import Reference
 from fewstep.eval.scores import SetScores
+from fewstep.eval.source_code import function_text
+from fewstep.guidance import Expression
 
 BATCH_ELEMENTS = 128 * 784
 # Rows of the longest unit of a network: less than a minute at 100 rows a second, as a slow CPU has
@@ -304,6 +307,12 @@ def warm_up(work: Work, number: int) -> None:
         guided = Meter(case.guidance.expression).wrap(problem.denoiser, batch.seeds)
         with torch.no_grad():
             guided(batch.noise, problem.start_level, batch.labels)
+
+
+def scoring_code(problem: Problem, guidance: Iterable[Expression | None]) -> str:
+    """SHA-256 of the code of this package that a unit's numbers depend on, but for extractors."""
+    own = map(function_text, (BatchRun, Work.batch, features_of, _squares))
+    return digest([sampling_code(problem, guidance), *own])
 
 
 def _squares(x: Tensor, other: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from fewstep.eval.cli.bench import bench
 from fewstep.eval.cli.calc import calc, convert, export, ref, verify
 from fewstep.eval.cli.gen import gen
 from fewstep.eval.cli.report import report
-from fewstep.eval.cli.stopping import Stop, leave
+from fewstep.eval.cli.stopping import Left, Stop, leave
 from fewstep.eval.cli.tune import tune
 
 INTERRUPTED = "interrupted; what is finished is kept"
@@ -80,6 +80,19 @@ for _command in (bench, sample, plan, tune, gen, ref, calc, verify, export, conv
     app.command(_command.__name__.rstrip("_"), cls=Command, short_help=_first)(_command)
 
 
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raises ValueError for an empty text: as a path it would be the folder that we stand in."""
+    for before, text in zip(("", *arguments), arguments, strict=False):
+        name, equals, value = text.partition("=")
+        option, given = (name, value) if equals and name.startswith("--") else (before, text)
+        if not given.strip():
+            where = f"for {option}" if option.startswith("-") else "among the arguments"
+            raise ValueError(
+                f"got an empty text {where}: give a value, or leave it out (an empty variable of "
+                "the shell, perhaps)"
+            )
+
+
 def _fail(message: str, status: int = 2) -> None:
     line = " ".join(message.split())
     print(f"error: {line}", file=sys.stderr)
@@ -105,14 +118,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; set ``FEWSTEP_DEBUG=1`` to see tracebacks.
 
     Raises:
-        SystemExit: always; status 0, 1 (unhealthy), 2 (user error), 3 (a
-            feature extractor cannot be had here), 130 (interrupted) or 143 (terminated).
+        SystemExit: always; status 0, 1 (unhealthy, or does not verify), 2 (a mistake of the
+            user's, or of a model's code), 3 (a feature extractor cannot be had here), 130
+            (interrupted) or 143 (terminated).
     """
-    stop = Stop()
+    given, stop = list(sys.argv[1:] if arguments is None else arguments), Stop()
     try:
+        _refuse_empty(given)
         with warnings.catch_warnings(), stop.heard():
             warnings.showwarning = _show_warning
-            status = app(args=arguments, prog_name="fewstep", standalone_mode=False)
+            status = app(args=given, prog_name="fewstep", standalone_mode=False)
             sys.stdout.flush()
     except (ValueError, TypeError, OSError) as error:
         if stop.among_others:
@@ -128,6 +143,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(message, getattr(error, "exit_code", 2))
     except (KeyboardInterrupt, typer.Abort):
         status = 130
+    except SystemExit as left:
+        # A model that ends the program must not end it as if all was done.
+        if isinstance(left, Left):
+            raise
+        _fail(
+            f"code that was run ended the program (SystemExit with {left.code}), a model's most "
+            "likely: take sys.exit and exit out of it"
+        )
     except Exception as error:
         if stop.among_others:
             leave(INTERRUPTED, stop.number)

@@ -18,6 +18,7 @@ from fewstep.eval.cli.options import (
     is_given,
     refuse_given,
 )
+from fewstep.eval.paths import check_folder_name
 from fewstep.progress import Progress
 
 
@@ -76,6 +77,7 @@ def bench(
         from fewstep.eval.commands.basic import run_and_report
 
         settings = read_sweep(given.pop("sweep", None), given)
+        check_folder_name(settings.out, "--out")
         if settings.peers == "none" and all(map(takes_no_calls, split_specs(settings.samplers))):
             refuse_given(context, ["nfe"], "on dopri5, which chooses its calls itself")
         if dry_run:

@@ -8,6 +8,7 @@ import typer
 
 from fewstep.eval.cli.options import Device, Dtype, Guidance, Model, Prompts, Weights
 from fewstep.eval.cli.stopping import Stopped, leave
+from fewstep.eval.paths import check_folder_name
 from fewstep.progress import Progress
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def gen(
     """
     if dry_run and quiet:
         raise ValueError("--quiet beside --dry-run leaves nothing to print: leave one of them out")
+    check_folder_name(out, "--out")
     given: dict[str, Any] = {
         "model": model, "seeds": seeds, "guidance": guidance, "classes": classes, "unit": unit,
         "keep": keep, "extractor": extractor, "weights": weights and str(weights.absolute()),

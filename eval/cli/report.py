@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fewstep.eval.paths import check_folder_name
 from fewstep.progress import Progress
 
 
@@ -40,6 +41,8 @@ def _report(folders: list[Path], out: Path | None, progress: Progress) -> None:
         return
     if len(folders) > 1 and out is None:
         raise ValueError("several folders need --out, the folder of their report")
+    if out is not None:
+        check_folder_name(out, "--out")
     found = {str(folder): newest(folder) for folder in folders}
     results = merged(found) if len(found) > 1 else found[str(folders[0])]
     target = out or folders[0]

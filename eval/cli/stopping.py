@@ -28,6 +28,10 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+class Left(SystemExit):
+    """The end of an interrupted command, as :func:`leave` makes it."""
+
+
 def world() -> tuple[int, int]:
     """Rank and number of processes as a launcher told them, without torch."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -74,7 +78,7 @@ def leave(text: str, number: int) -> NoReturn:
     """Ends the process with the status of a signal, 128 and its number; rank 0 says ``text``.
 
     Raises:
-        SystemExit: always; but of several processes, which end at once: their group would wait for
+        Left: always; but of several processes, which end at once: their group would wait for
             each other, and tell of lost connections.
     """
     status, (rank, count) = 128 + (number or signal.SIGINT), world()
@@ -84,4 +88,4 @@ def leave(text: str, number: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-    raise SystemExit(status)
+    raise Left(status)

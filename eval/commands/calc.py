@@ -16,6 +16,7 @@ from fewstep.eval.commands.calc_results import (
 )
 from fewstep.eval.commands.text import print_line as say
 from fewstep.eval.commands.text import print_table
+from fewstep.eval.generate.differences import differing
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.images.calculate import SetScore, calculate, extractor_for, find_reference
 from fewstep.eval.images.paired import paired_difference
@@ -23,13 +24,16 @@ from fewstep.eval.images.samples import Samples, open_samples
 from fewstep.eval.images.sources import open_images
 from fewstep.eval.limits import check_repeats
 from fewstep.eval.networks.extractors import Extractor
+from fewstep.eval.paths import check_folder_name
 from fewstep.eval.reports.lines import LINES, append_run
 from fewstep.eval.reports.results import check_writable
 from fewstep.eval.scores import METRIC_CHOICES
 from fewstep.progress import Progress
 
 # Settings of a folder that say nothing of how one sample was made.
-NOT_OF_SAMPLES = ("seeds", "keep", "extractor", "extractor_weights", "extractor_scale")
+NOT_OF_SAMPLES = (
+    "seeds", "keep", "extractor", "extractor_weights", "extractor_scale", "extractor_code",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,16 +130,14 @@ def _calculation(
 
 def _are_repeats(sets: list[Samples]) -> bool:
     """Whether they differ in their seeds, and in nothing else, as far as it is known."""
-    settings, seeds = set(), set()
-    for samples in sets:
-        config = {} if samples.folder is None else ShardFolder(samples.folder).config()
-        seeds.add(config.get("seeds", samples.name))
-        made_by = {key: value for key, value in config.items() if key not in NOT_OF_SAMPLES}
-        settings.add(json.dumps(made_by, sort_keys=True))
-    return len(settings) == 1 and len(seeds) == len(sets)
+    configs = [{} if one.folder is None else ShardFolder(one.folder).config() for one in sets]
+    seeds = {config.get("seeds", one.name) for config, one in zip(configs, sets, strict=True)}
+    others = {key for config in configs[1:] for key in differing(configs[0], config)}
+    return not others - set(NOT_OF_SAMPLES) and len(seeds) == len(sets)
 
 
 def _check_folders(out: Path, sets: list[Samples]) -> None:
+    check_folder_name(out, "--out")
     for samples in sets:
         if samples.folder is None:
             raise ValueError(

@@ -12,6 +12,7 @@ from rich.table import Table
 
 import fewstep
 from fewstep.eval.generate.collected import unit_tensors
+from fewstep.eval.generate.differences import differing
 from fewstep.eval.generate.durable import write_durably
 from fewstep.eval.generate.seeds import read_seeds
 from fewstep.eval.generate.shards import ShardFolder
@@ -27,6 +28,7 @@ RESULT = "result.json"
 FORMAT = 1
 SHOWN = 12  # images kept for a look
 SHARED = ("problem", "fingerprint", "process", "shape", "dtype", "classes")
+ANSWERED = ("answers", "decoder")  # which folders of former versions lack
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,13 @@ def check_one_problem(folders: Sequence[Path]) -> dict[str, Any]:
                     f"{folders[0]} and {folder} make no one report: {key} {first[key]} and "
                     f"{config[key]}; keep them in two, by --out"
                 )
+        known = ({key: one[key] for key in ANSWERED if key in first and key in config}
+                 for one in (first, config))  # fmt: skip
+        if differing(*known):
+            raise ValueError(
+                f"{folders[0]} and {folder} make no one report: the model answered fixed noise in "
+                "two ways, so something changed in between; keep them in two, by --out"
+            )
     return first
 
 
@@ -180,6 +189,7 @@ def _environment(folders: Sequence[Path]) -> dict[str, Any]:
     on_cpu = str(config["device"]).startswith("cpu")
     return {
         **{key: config[key] for key in known},
+        **({"answers": config["answers"]} if config.get("answers") else {}),
         "determinism": "bitwise" if on_cpu else "numeric",
     }
 

@@ -8,17 +8,25 @@ from fewstep.eval.commands.calc_console import Use, tell_of_skipped
 from fewstep.eval.commands.calc_results import RESULT
 from fewstep.eval.commands.text import print_line as say
 from fewstep.eval.generate import collected
+from fewstep.eval.generate.differences import model_changes
 from fewstep.eval.generate.recheck import recheck
-from fewstep.eval.generate.recipe import run_from_folder
+from fewstep.eval.generate.recipe import Recipe, run_from_folder
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.images.make_reference import make_reference
 from fewstep.eval.images.sources import open_images
 from fewstep.eval.limits import check_seed
+from fewstep.eval.paths import check_folder_name
 from fewstep.eval.processes import resolve_device
 from fewstep.eval.references import save_reference
 from fewstep.eval.reports.results import all_or_nothing, check_writable
-from fewstep.eval.statistics_files import load_features, load_statistics, save_edm2, save_npz
+from fewstep.eval.statistics_files import (
+    left_out,
+    load_features,
+    load_statistics,
+    save_edm2,
+    save_npz,
+)
 from fewstep.progress import Progress
 
 PICKLES = (".pkl", ".pickle")
@@ -52,10 +60,17 @@ def run_verify(
     """Checks a folder of ``fewstep gen``, and prints what was found; whether all of it holds."""
     if recompute < 0:
         raise ValueError(f"recompute must be at least 0 units, got {recompute}")
-    run = None
-    if recompute:
+    shards = ShardFolder(folder)
+    try:
+        config = shards.config()
+    except ValueError as error:
+        say(str(error))
+        say(f"{folder} does not hold")
+        return False
+    problems, run = _model_check(shards, device), None
+    if recompute and not problems:
         # The last bits of a network's output depend on it, so that it is one of the settings.
-        torch.set_num_threads(ShardFolder(folder).config()["threads"])
+        torch.set_num_threads(config["threads"])
         run = run_from_folder(folder, device)
     if weights is not None and not (folder / RESULT).is_file():
         raise ValueError(
@@ -63,7 +78,9 @@ def run_verify(
         )
     check_seed(seed)
     progress.stage("checking every file")
-    found = verify(folder, recompute=recompute, run=run, seed=seed, progress=progress.at)
+    found = verify(
+        folder, recompute=recompute if run else 0, run=run, seed=seed, progress=progress.at
+    )
     progress.stage(f"scores of {RESULT}")
     differences = None
     if (folder / RESULT).is_file() and not found.missing:
@@ -71,7 +88,7 @@ def run_verify(
     progress.close()
     say(f"{folder}: {len(found.records)} units, {found.rows} samples, settings "
            f"{found.config_sha256[:12]}, images {(found.hash or 'incomplete')[:12]}")  # fmt: skip
-    problems = [f"damaged: {text}" for text in found.damaged]
+    problems += [f"damaged: {text}" for text in found.damaged]
     if found.missing:
         problems.append(f"missing: {len(found.missing)} units, from unit {found.missing[0]} on")
     if found.recomputed:
@@ -87,9 +104,29 @@ def run_verify(
     return not problems
 
 
+def _model_check(shards: ShardFolder, device: str) -> list[str]:
+    """How the model of today differs from that of the folder; without a model that is said."""
+    config = shards.config()
+    if "model" not in config:
+        say("the folder is of a former version, which did not write down what its model does")
+        return []
+    try:
+        identity = Recipe(**shards.options()).problem(resolve_device(device)).identity
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        say(f"the model cannot be asked here, so that only files are checked: {reason}")
+        return []
+    told = model_changes(config, identity)
+    return [told] if told else []
+
+
 def run_export(folder: Path, out: Path, progress: Progress) -> None:
     """Writes the images of a folder of ``fewstep gen`` for others."""
     ShardFolder(folder).config()  # raises if it is none
+    if out.suffix.lower() not in (".npz", ".zip"):
+        check_folder_name(out, "the output", ".zip or .npz")
+    elif out.is_dir():
+        raise ValueError(f"{out} is a folder: name a file, or a folder of another name")
     check_writable(out.parent)
     if out.suffix.lower() == ".npz":
         collected.export_npz(folder, out)
@@ -104,10 +141,18 @@ def run_convert(statistics: Path, out: Path, metric: str) -> None:
     if out.suffix.lower() not in (".npz", *PICKLES) or out.is_dir():
         raise ValueError(f"the output must be an .npz (for most) or .pkl (for edm2), got {out}")
     known = load_statistics(statistics, metric)
+    features = load_features(statistics, metric)
     check_writable(out.parent)
     with all_or_nothing(out.parent) as folder:
         if out.suffix.lower() == ".npz":
-            save_npz(known, folder / out.name, load_features(statistics))
+            save_npz(known, folder / out.name, features)
         else:
-            save_edm2({metric: known}, folder / out.name)
-    say(f"{out}: mu {known.mu.shape}, sigma {known.sigma.shape}, n = {known.n or 'not known'}")
+            real = {} if features is None else {metric: features}
+            save_edm2({metric: known}, folder / out.name, real)
+    kept = "none" if features is None else str(len(features))
+    say(
+        f"{out}: mu {known.mu.shape}, sigma {known.sigma.shape}, n = {known.n or 'not known'}, "
+        f"extractor {known.extractor or 'not known'}, features {kept}"
+    )
+    if lost := left_out(statistics, metric):
+        say(f"not carried over, since it is no part of these statistics: {', '.join(lost)}")

@@ -1,16 +1,47 @@
-"""How two settings differ, as text."""
+"""How two settings differ, as text; what a model answers is compared within a tolerance."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from fewstep.eval.cache import digest
+from fewstep.eval.sketches import agree
+
+ANSWERS = {"answers": "its answers to fixed noise", "decoder": "its decoder's images of noise"}
+OF_MODEL = ("fingerprint", "model", *ANSWERS)
+
+
+def differing(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The names of the settings that differ."""
+    return [key for key in {**there, **now} if not _same(there.get(key), now.get(key))]
+
+
+def model_changes(there: dict[str, Any], now: dict[str, Any]) -> str:
+    """How ``Problem.identity`` differs in two settings; an empty text if it does not."""
+    then, parts = there.get("model", {}), now.get("model", {})
+    changed = [f"the {name}" for name in {**then, **parts} if then.get(name) != parts.get(name)]
+    answers = [key for key in ANSWERS if not _same(there.get(key), now.get(key))]
+    if not changed and not answers:
+        return ""
+    if not answers:
+        return (
+            f"the model may do something else than when the folder was begun: {_listed(changed)} "
+            "changed, though not its answers to fixed noise at two levels"
+        )
+    return (
+        "the model does something else than when the folder was begun: "
+        f"{_listed([*changed, *(ANSWERS[key] for key in answers)])} changed"
+    )
 
 
 def difference(path: Path, there: dict[str, Any], now: dict[str, Any]) -> str:
     """The message for a folder of settings ``there`` that settings ``now`` were meant for."""
-    keys = [key for key in {**there, **now} if there.get(key) != now.get(key)]
-    lines = [f"  {_line(key, there.get(key), now.get(key))};" for key in keys]
+    keys = differing(there, now)
+    # Of a model of another name nobody asks what changed in it.
+    told = "" if "problem" in keys else model_changes(there, now)
+    keys = [key for key in keys if not ((told or "problem" in keys) and key in OF_MODEL)]
+    lines = [f"  {told};"] if told else []
+    lines += [f"  {_line(key, there.get(key), now.get(key))};" for key in keys]
     # Launchers and the number of processes change it, and nobody sees them do so.
     threads = f" (OMP_NUM_THREADS={there.get('threads')})" if "threads" in keys else ""
     return "\n".join(
@@ -34,3 +65,13 @@ def _short(value: Any) -> str:
     text = json.dumps(value)
     # The ends of two values may differ: the hash tells that they do.
     return text if len(text) <= 70 else f"{text[:50]}... (sha256 {digest([text])[:8]})"
+
+
+def _same(there: Any, now: Any) -> bool:
+    if all(isinstance(value, dict) and "tolerance" in value for value in (there, now)):
+        return agree(there, now)
+    return bool(there == now)
+
+
+def _listed(texts: list[str]) -> str:
+    return " and ".join([*([", ".join(texts[:-1])] if texts[1:] else []), texts[-1]])

@@ -76,11 +76,16 @@ class Recipe:
             raise ValueError(f"weights are of an extractor, and none was named; got {self.weights}")
         sampler = self.sampler if isinstance(self.sampler, str) else Plan.from_table(self.sampler)
         return Generation(
-            self._problem(device), sampler, self.nfe, read_seeds(self.seeds), self.guidance,
+            self.problem(device), sampler, self.nfe, read_seeds(self.seeds), self.guidance,
             self.unit, self.classes, self.keep, extractor,
         )  # fmt: skip
 
-    def _problem(self, device: str) -> Problem:
+    def problem(self, device: str) -> Problem:
+        """The model alone.
+
+        Raises:
+            ValueError, FileNotFoundError: if it cannot be had, in one line.
+        """
         if self.prompts is None:
             return load_problem(self.model, device, dtype=self.dtype)
         with tempfile.TemporaryDirectory() as folder:

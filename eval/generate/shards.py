@@ -20,10 +20,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fewstep.eval.cache import digest
-from fewstep.eval.generate.differences import difference
+from fewstep.eval.generate.differences import difference, differing
 from fewstep.eval.generate.durable import append_durably, write_durably
 
 CONFIG = "config.json"
+BARE = 2  # up to this format the checksum was of the settings alone
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,14 @@ class ShardFolder:
 
     Args:
         path: the folder; made by :meth:`claim`.
+
+    Raises:
+        ValueError: for an empty text, which would be the folder that we stand in.
     """
 
     def __init__(self, path: str | Path) -> None:
+        if path == "":
+            raise ValueError("got an empty text for a folder; name one, as in runs/mine")
         self.path = Path(path)
 
     def claim(self, config: dict[str, Any], options: dict[str, Any] | None = None) -> None:
@@ -105,7 +111,7 @@ class ShardFolder:
     def check(self, config: dict[str, Any]) -> None:
         """Raises ValueError if the folder's settings are others, or FileNotFoundError for none."""
         there, now = self.config(), json.loads(json.dumps(config))
-        if there != now:
+        if differing(there, now):
             raise ValueError(difference(self.path, there, now))
 
     def config(self) -> dict[str, Any]:
@@ -121,7 +127,8 @@ class ShardFolder:
         try:
             whole = json.loads(path.read_text())
             config: dict[str, Any] = whole["config"]
-            sound = whole["sha256"] == config_hash(config)
+            told = whole.pop("sha256")
+            sound = told == config_hash(config if config["format"] <= BARE else whole)
         except (ValueError, KeyError, TypeError):
             sound = False
         if not sound:
@@ -211,9 +218,8 @@ class ShardFolder:
             "platform": platform.platform(terse=True),
             **{name: version(name) for name in ("numpy", "safetensors")},
         }
-        whole = {
-            "sha256": config_hash(config), "config": config, "options": options, "made_on": made_on,
-        }  # fmt: skip
+        covered = {"config": config, "options": options, "made_on": made_on}
+        whole = {"sha256": config_hash(covered), **covered}
         write_durably(self.path / CONFIG, (json.dumps(whole, indent=1) + "\n").encode())
 
     def _problem(self, piece: Piece) -> str:

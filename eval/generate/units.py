@@ -10,7 +10,7 @@ draws, two samples never share a stream if their seeds are less than 5 million a
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,14 +31,17 @@ from fewstep.eval.limits import MAX_BATCH
 from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.networks.micro_batches import strict_float32
 from fewstep.eval.problems import Problem
+from fewstep.eval.source_code import code_digest, function_text, our_code
 from fewstep.guidance import Expression
 from fewstep.guidance.context import Draws
+from fewstep.models.ode import reference_solution
 from fewstep.samplers import Plan, sample
 from fewstep.samplers.diverged import refused
+from fewstep.samplers.execute import Executor
 from fewstep.samplers.tuned_files import warn_other_model
 from fewstep.schedules.limits import at_most
 
-FORMAT = 2
+FORMAT = 3
 Classes = Literal["uniform", "turn"]
 Keep = Literal["none", "features", "images"]
 
@@ -164,6 +167,7 @@ class Generation(Checked):
             "format": FORMAT,
             "problem": problem.name,
             "fingerprint": problem.fingerprint,
+            **problem.identity,
             "process": process_digest(problem.process),
             "shape": list(problem.shape),
             "image_shape": list(problem.image_shape),
@@ -183,8 +187,14 @@ class Generation(Checked):
             "extractor": extractor and extractor.name,
             "extractor_weights": extractor and extractor.fingerprint,
             "extractor_scale": extractor and extractor.scale,
+            "extractor_code": extractor and code_digest(extractor),
+            "code_of_fewstep": self._code,
             **arithmetic(problem.device),
         }
+
+    @cached_property
+    def _code(self) -> str:
+        return sampling_code(self.problem, [self._guidance.expression])
 
     def seeds_of(self, unit: int) -> Sequence[int]:
         """The seeds of a unit's samples."""
@@ -237,6 +247,17 @@ class Generation(Checked):
             return Draws(seeds).integers(count, (), 0, "label")
         first = unit * self.unit_size
         return torch.arange(first, first + len(seeds)) % count
+
+
+def sampling_code(problem: Problem, guidance: Iterable[Expression | None]) -> str:
+    """SHA-256 of the code of this package that makes samples from plans, and of other packages.
+
+    The code of samplers and grids is left out: what it made is in the plan. That of the user's own
+    is part of the model.
+    """
+    used = (problem.denoiser, problem.process, problem.decode, *guidance)
+    texts = map(function_text, (sample, Generation.make, quantised))
+    return digest([our_code(*used, Executor, reference_solution), *texts])
 
 
 def pixel_hash(images: Tensor, labels: Tensor | None) -> str:

@@ -2,16 +2,24 @@
 
 import inspect
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 import torch
 from torch import nn
 
 from fewstep.eval.problems import FORMS, PROBLEMS, Problem, ProblemDtype
-from fewstep.eval.problems.fingerprints import model_fingerprint, written
+from fewstep.eval.problems.fingerprints import (
+    WEIGHTS,
+    fingerprint_of,
+    model_fingerprint,
+    own_code,
+    written,
+)
 from fewstep.eval.problems.pipelines import pipeline_problem
-from fewstep.eval.problems.user_code import failed, imported
+from fewstep.eval.problems.user_code import imported, told_of
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(ProblemDtype)}
@@ -67,7 +75,19 @@ def imported_problem(name: str, device: str) -> Problem:
         place = name.rpartition(":")[0]
         if not hasattr(module, attribute):
             raise ValueError(f"{name}: {place} has no attribute {attribute!r}; name {RETURNS}")
-        return _problem(name, _made(name, getattr(module, attribute), device), device)
+        made = _problem(name, _made(name, getattr(module, attribute), device), device)
+        return _with_code(made, module)
+
+
+def _with_code(problem: Problem, module: ModuleType) -> Problem:
+    """A problem that is known by its code, too: the named file, and its own behind the model.
+
+    It is read now, so that an edit in the middle of a run does not count as the model of the run.
+    """
+    given = problem.parts or {"fingerprint": problem.fingerprint}
+    used = (problem.denoiser, problem.decode, *problem.models.values())
+    parts = {**given, **own_code(*used, beside=[module])}
+    return replace(problem, fingerprint=fingerprint_of(parts), parts=parts)
 
 
 def _made(name: str, found: Any, device: str) -> Any:
@@ -82,10 +102,8 @@ def _made(name: str, found: Any, device: str) -> Any:
         raise ValueError(
             f"{name} cannot be called ({error}); it may take device, and must need nothing else"
         ) from error
-    try:
+    with told_of(name, "calling it"):
         return found(**arguments)
-    except Exception as error:
-        raise failed(name, "calling it", error) from error
 
 
 def _is_denoiser(found: Any) -> bool:
@@ -119,7 +137,10 @@ def _of_denoiser(name: str, denoiser: Any, device: str) -> Problem:
             "from others; return a Problem with a fingerprint"
         )
     known = {key: getattr(denoiser, key) for key in SETTINGS if hasattr(denoiser, key)}
-    fingerprint = model_fingerprint({"network": network}, type(denoiser).__name__, written(known))
+    weights = model_fingerprint({"network": network}, type(denoiser).__name__, written(known))
     count = getattr(denoiser, "num_classes", None) or 0
     shape = tuple(int(size) for size in denoiser.shape)
-    return Problem(name, denoiser, shape, fingerprint, count, exact=False, device=device)
+    return Problem(
+        name, denoiser, shape, weights, count, exact=False, device=device,
+        parts={WEIGHTS: weights},
+    )  # fmt: skip

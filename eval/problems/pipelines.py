@@ -17,7 +17,12 @@ import torch
 from torch import nn
 
 from fewstep.eval.problems.decoding import decoder
-from fewstep.eval.problems.fingerprints import model_fingerprint
+from fewstep.eval.problems.fingerprints import (
+    WEIGHTS,
+    fingerprint_of,
+    model_fingerprint,
+    own_code,
+)
 from fewstep.eval.problems.problem import Problem
 from fewstep.eval.problems.prompts import PromptDenoiser, conditions_of, read_prompts
 from fewstep.guidance.levels import Training, training_of
@@ -91,14 +96,17 @@ def pipeline_problem(
     # What SDXL takes for no prompt is a setting of the pipeline itself.
     null = f"null zeros: {pipe.config.get('force_zeros_for_empty_prompt')}"
     written = [type(pipe).__name__, training.prediction_type, null, repr(_tokens(pipe, texts))]
-    fingerprint = model_fingerprint(modules, *written, *texts)
+    weights = model_fingerprint(modules, *written, *texts)
+    code = own_code(*modules.values())  # of a folder that brings its own classes
+    parts = {WEIGHTS: weights, **code}
+    fingerprint = fingerprint_of(parts) if code else weights
     for module in modules.values():
         module.to(device)
     denoiser = _denoiser(pipe, kind, training, texts, device)
     decode = None if kind.decoder is None else decoder(getattr(pipe, kind.decoder), shape)
     return Problem(
         name, denoiser, shape, fingerprint, denoiser.num_classes or 0, exact=False, device=device,
-        decode=decode,
+        decode=decode, parts=parts,
     )  # fmt: skip
 
 

@@ -5,10 +5,9 @@ the probability-flow ODE at sigma -> 0 from the same starting state. A variance-
 starts from unit normal noise at the last training time, as pipelines do.
 """
 
-import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,7 +18,11 @@ from torch import Tensor
 
 from fewstep.eval.cache import cached
 from fewstep.eval.keys import checked_field, reference_key
+from fewstep.eval.problems.answers import answers
 from fewstep.eval.problems.classifiers import Models
+from fewstep.eval.problems.fingerprints import own_code
+from fewstep.eval.sketches import Sketch, sketch, tolerance_of
+from fewstep.eval.source_code import function_text
 from fewstep.guidance import Expression
 from fewstep.models.adapters import PredictionType
 from fewstep.models.ode import level_at, reference_solution
@@ -45,6 +48,8 @@ class Problem:
         device: where the denoiser is, and noise and labels are handed out.
         decode: makes images (n, c, h, w) in [-1, 1] of any number of samples, in bounded parts;
             None if samples are images already.
+        parts: what the fingerprint was made of, by name, so that a message can say what changed.
+            Left out, it is the fingerprint and the user's own code behind denoiser and decoder.
     """
 
     name: str
@@ -56,6 +61,28 @@ class Problem:
     exact: bool = True
     device: str = "cpu"
     decode: Callable[[Tensor], Tensor] | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells the model from any other, as JSON values for ``model_changes``."""
+        code = {} if self.parts else own_code(self.denoiser, self.decode, *self.models.values())
+        return {
+            "model": dict(self.parts) or {"fingerprint": self.fingerprint, **code},
+            "answers": self.answers,
+            "decoder": self.decode and self._decoded[1],
+        }
+
+    @cached_property
+    def answers(self) -> Sketch | None:
+        """To fixed noise at two levels; None, and a warning, if they vary. Three small calls.
+
+        Raises:
+            ValueError: if the model fails, or answers in another shape.
+        """
+        return answers(
+            self.name, self.denoiser, self.shape, self.num_classes, self.device, self.dtype
+        )
 
     def images(self, x: Tensor) -> Tensor:
         """Samples (n, ...) as images (n, c, h, w) in [-1, 1]: decoded if they are latents."""
@@ -64,10 +91,16 @@ class Problem:
     @cached_property
     def image_shape(self) -> tuple[int, ...]:
         """Of one sample's image; the first use decodes one sample."""
-        if self.decode is None:
-            return self.shape
-        blank = torch.zeros(1, *self.shape, dtype=self.dtype, device=self.device)
-        return tuple(self.decode(blank).shape[1:])
+        return self.shape if self.decode is None else self._decoded[0]
+
+    @cached_property
+    def _decoded(self) -> tuple[tuple[int, ...], Sketch]:
+        """The shape of an image, and a sketch of what noise is decoded to."""
+        assert self.decode is not None
+        noise = torch.randn(1, *self.shape, generator=torch.Generator().manual_seed(0))
+        image = self.decode(noise.to(self.device, self.dtype))
+        tolerance = tolerance_of(getattr(self.denoiser, "network", None))
+        return tuple(image.shape[1:]), sketch(image, tolerance)
 
     @property
     def process(self) -> NoiseProcess:
@@ -143,11 +176,12 @@ class Problem:
         """
         breakpoints = checked_field(guidance)
         key = reference_key(
-            self, guidance, inspect.getsource(type(self)._solve), noise, cond, by=reference_solution
+            self, guidance, function_text(type(self)._solve), noise, cond, by=reference_solution
         )
         solution = cached(
-            key and f"{_file_name(self.name)}-{key[:24]}",
+            key and f"{file_name(self.name)}-{key[:24]}",
             lambda: self._solve(noise, cond, guidance, breakpoints),
+            self.answers,
         )
         return solution.to(noise.device)
 
@@ -186,6 +220,6 @@ def rmse(x: Tensor, reference: Tensor) -> float:
     return float((x.double() - reference).square().mean().sqrt())
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """A problem's name, which may be a path, as a part of a file's."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[-80:]

@@ -8,6 +8,7 @@ from typing import Any
 from fewstep.eval.reports.lines import LINES, read_runs
 from fewstep.eval.reports.results import Results, Row
 from fewstep.eval.reports.titles import extractor_name, is_of_features
+from fewstep.eval.sketches import agree
 
 OLD = "results.json"
 # The same run twice differs by rounding, on another device by a little more.
@@ -82,6 +83,12 @@ def facts(results: Results) -> dict[str, Any]:
 
 
 def _refuse_strangers(first: str, start: Results, folder: str, results: Results) -> None:
+    answers = [found.env.get("answers") for found in (start, results)]
+    if None not in answers and not agree(*answers):
+        raise ValueError(
+            f"{first} and {folder} cannot be compared: their models answer fixed noise in two "
+            "ways; report them apart"
+        )
     theirs = facts(results)
     for name, ours in facts(start).items():
         other = theirs[name]

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +19,15 @@ from torch import Tensor
 
 from fewstep.eval.bench.guides import Meter
 from fewstep.eval.cache import digest
+from fewstep.eval.keys import reference_key
 from fewstep.eval.problems import Problem
+from fewstep.eval.source_code import function_text, our_code
 from fewstep.eval.studies.guidance_judges import Figures, Judges, Kind, real_images
 from fewstep.guidance import GFCG, BoostAndSkip, Context, Expression, parse_guidance
 from fewstep.models.bundled import COMMANDS, bundled_weak_denoiser, weights_sha256
 from fewstep.models.fashion import NULL_CLASS
 from fewstep.samplers import sample
+from fewstep.samplers.execute import Executor
 from fewstep.types import RunFacts
 
 BATCH = 100
@@ -125,6 +128,12 @@ def draw(
     return torch.cat(made), costs
 
 
+@cache
+def _drawing() -> str:
+    """SHA-256 of the code that samples."""
+    return digest([our_code(sample), function_text(draw)])
+
+
 class Store:
     """What has been measured, in a folder.
 
@@ -141,6 +150,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.problem, self.n, self.seed = folder, problem, n, seed
         self.precision: Precision = precision
+        self._keys: dict[tuple[Case, str], str] = {}
         self._lines = folder / "rows.jsonl"
         text = self._lines.read_text() if self._lines.exists() else ""
         self._rows = {row["key"]: row for row in map(json.loads, text.splitlines())}
@@ -150,10 +160,18 @@ class Store:
         return Judges()
 
     def key(self, case: Case) -> str:
-        """Names the case, the samples and the weights that made them."""
-        models = [name for name in COMMANDS if name != "minority" or name in case.guidance]
+        """Names the case, the samples, and the weights and code that made them."""
         samples = f"{self.problem.name} {self.n} {self.seed} {self.precision}"
-        return digest([json.dumps(asdict(case)), samples, *map(weights_sha256, models)])[:16]
+        if (case, samples) not in self._keys:
+            models = [name for name in COMMANDS if name != "minority" or name in case.guidance]
+            found = reference_key(
+                self.problem, expression_of(case, self.problem), json.dumps(asdict(case)), samples,
+                *map(weights_sha256, models), _drawing(), by=Executor,
+            )  # fmt: skip
+            if found is None:
+                raise ValueError(f"samples of {case.title} cannot be told from others'")
+            self._keys[case, samples] = found[:16]
+        return self._keys[case, samples]
 
     def samples(self, case: Case) -> tuple[Tensor, Figures]:
         """Samples as uint8 and their costs, drawn if they are not there."""
@@ -167,12 +185,13 @@ class Store:
     def row(self, case: Case) -> Figures:
         """All figures of a case."""
         labels = torch.arange(self.n) % 10 if case.labelled else None
-        return self._kept(self.key(case), case.title, lambda: (*self.samples(case), labels))
+        key = digest([self.key(case), our_code(Judges)])[:16]
+        return self._kept(key, case.title, lambda: (*self.samples(case), labels))
 
     def real(self, kind: Kind = "in turn") -> Figures:
         """All figures of as many real test images."""
         images, labels = real_images(self.n, self.seed, kind)
-        name = f"real {self.n} {self.seed} {kind}"
+        name = f"real {self.n} {self.seed} {kind} {our_code(Judges)[:16]}"
         return self._kept(name, name, lambda: (images, {}, None if kind == "at random" else labels))
 
     def _kept(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fewstep.eval.problems import Problem
-from fewstep.eval.problems.user_code import failed, imported
+from fewstep.eval.problems.user_code import imported, told_of
 from fewstep.models.bundled import bundled_classifier
 from fewstep.samplers.tuning.feature_objective import Features, FeatureSpace, feature_scale
 
@@ -101,10 +101,8 @@ def _imported(name: str) -> Callable[[Tensor], Tensor]:
         )
 
     def made(images: Tensor) -> Tensor:
-        try:
+        with told_of(name, "calling it"):
             features = found(images)
-        except Exception as error:
-            raise failed(name, "calling it", error) from error
         if not isinstance(features, Tensor) or features.shape[:1] != images.shape[:1]:
             shown = tuple(features.shape) if isinstance(features, Tensor) else type(features)
             raise ValueError(

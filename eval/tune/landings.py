@@ -1,6 +1,5 @@
 """The Gaussian that takes the noise to a landing: fitted to samples of the model."""
 
-import inspect
 import math
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from fewstep.eval.cache import cached
 from fewstep.eval.keys import reference_key
 from fewstep.eval.problems import Problem
 from fewstep.eval.problems.prompts import PromptDenoiser
+from fewstep.eval.source_code import function_text
 from fewstep.eval.tune.settings import FITTED_EXACT, FITTED_NETWORK, batch_of
 from fewstep.eval.tune.teachers import split_noises
 from fewstep.guidance import CFG, Expression
@@ -59,7 +59,7 @@ def model_samples(
     breakpoints = () if guidance is None else guidance.breakpoints()
     plan = build_plan(SPEC, problem.process, CALLS, breakpoints)
     key = reference_key(
-        problem, guidance, plan.to_json(), "samples", inspect.getsource(sample), noise, labels,
+        problem, guidance, plan.to_json(), "samples", function_text(sample), noise, labels,
         by=Executor,
     )  # fmt: skip
 
@@ -74,7 +74,8 @@ def model_samples(
             progress(min(count, first + size), count)
         return torch.cat(made).cpu()
 
-    return cached(key and f"samples-{key[:32]}", solve).to(noise.device), labels
+    found = cached(key and f"samples-{key[:32]}", solve, problem.answers)
+    return found.to(noise.device), labels
 
 
 def cfg_scale(guidance: Expression | None) -> float | None:

@@ -10,6 +10,7 @@ import torch
 
 from fewstep.checks import Checked
 from fewstep.eval.limits import MAX_MINUTES, MAX_NOISES, MAX_TUNED_CALLS, check_seed
+from fewstep.eval.paths import check_folder_name
 from fewstep.eval.problems import Problem
 from fewstep.eval.tune.feature_space import BUNDLED, Kind
 from fewstep.samplers.tuning import optimise
@@ -194,7 +195,7 @@ def _check_path(out: Path | None, teleport: bool) -> None:
             f"a start by a Gaussian is kept in a folder, and {out} is a file: name a folder, or "
             "leave out --teleport"
         )
-    if out.is_dir() if _is_file(out) else out.is_file():
-        raise ValueError(
-            f"{out} is a {'folder' if _is_file(out) else 'file'}: name a .json file or a folder"
-        )
+    if not _is_file(out):
+        check_folder_name(out, "--out", ".json")
+    elif out.is_dir():
+        raise ValueError(f"{out} is a folder: name a .json file or a folder of another name")
