@@ -5,8 +5,9 @@ so a benchmark goes on where it ended, and several processes give what one gives
 ``case/job/name``, by position; the job ``reference`` is the fine solution.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -211,7 +212,8 @@ def warm_up(work: Work, unit: int) -> None:
 
 def scoring_code(problem: Problem, guidance: Iterable[Expression | None]) -> str:
     """SHA-256 of the code of this package that a unit's numbers depend on, but for extractors."""
-    own = map(function_text, (UnitRun, Work.batch, features_of, _squares))
+    parts: tuple[Callable[..., Any], ...] = (UnitRun, Work.batch, features_of, _squares)
+    own = [function_text(part) for part in parts]
     return digest([sampling_code(problem, guidance), *own])
 
 
