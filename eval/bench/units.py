@@ -6,9 +6,10 @@ ended, and several processes give what one gives. A key is ``case/job/name``, by
 ``reference`` is the fine solution.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -311,7 +312,8 @@ def warm_up(work: Work, number: int) -> None:
 
 def scoring_code(problem: Problem, guidance: Iterable[Expression | None]) -> str:
     """SHA-256 of the code of this package that a unit's numbers depend on, but for extractors."""
-    own = map(function_text, (BatchRun, Work.batch, features_of, _squares))
+    parts: tuple[Callable[..., Any], ...] = (BatchRun, Work.batch, features_of, _squares)
+    own = [function_text(part) for part in parts]
     return digest([sampling_code(problem, guidance), *own])
 
 

@@ -37,9 +37,11 @@ def model_changes(there: dict[str, Any], now: dict[str, Any]) -> str:
 def difference(path: Path, there: dict[str, Any], now: dict[str, Any]) -> str:
     """The message for a folder of settings ``there`` that settings ``now`` were meant for."""
     keys = differing(there, now)
-    # Of a model of another name nobody asks what changed in it.
-    told = "" if "problem" in keys else model_changes(there, now)
-    keys = [key for key in keys if not ((told or "problem" in keys) and key in OF_MODEL)]
+    # Of a model of another name nobody asks what changed in it: its fingerprint is enough.
+    renamed = "problem" in keys
+    told = "" if renamed else model_changes(there, now)
+    hidden = OF_MODEL[1:] if renamed else OF_MODEL if told else ()
+    keys = [key for key in keys if key not in hidden]
     lines = [f"  {told};"] if told else []
     lines += [f"  {_line(key, there.get(key), now.get(key))};" for key in keys]
     # Launchers and the number of processes change it, and nobody sees them do so.

@@ -256,7 +256,7 @@ def sampling_code(problem: Problem, guidance: Iterable[Expression | None]) -> st
     is part of the model.
     """
     used = (problem.denoiser, problem.process, problem.decode, *guidance)
-    texts = map(function_text, (sample, Generation.make, quantised))
+    texts = [function_text(one) for one in (sample, Generation.make, quantised)]
     return digest([our_code(*used, Executor, reference_solution), *texts])
 
 
