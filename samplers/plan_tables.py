@@ -280,7 +280,8 @@ def _list(value: Any, at: str, most: int) -> Sequence[Any]:
 def _number(value: Any, at: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{at} must be a number, got {_short(value)}")
-    if not -LARGEST <= value <= LARGEST:  # NaN, too
+    number: Any = value  # whole ones may be beyond the range of floats
+    if not -LARGEST <= number <= LARGEST:  # NaN, too
         raise ValueError(
             f"{at} is not finite in float32: it must lie within +-{LARGEST:g}, got {_short(value)}"
         )
