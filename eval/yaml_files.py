@@ -99,12 +99,12 @@ class OneReading(yaml.SafeLoader):
         """The mapping, each of whose keys is there once."""
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise _refused(key_node, f"a name is a text, got {key!r}")
             if key in mapping:
                 raise _refused(key_node, f"{key!r} is there twice: leave one out")
-            mapping[key] = self.construct_object(value_node, deep)  # type: ignore[no-untyped-call]
+            mapping[key] = self.construct_object(value_node, deep)
         return mapping
 
 

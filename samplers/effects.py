@@ -91,11 +91,12 @@ def _left_out(spec: "Spec") -> Iterator[tuple[str, "Spec"]]:
             default = defaults[key]
             said = list(value) != list(default) if isinstance(default, tuple) else value != default
             if said and key not in FREE:
-                others = {k: v for k, v in given.items() if k != key}
-                yield f"{key}={value}", replace(spec, **{kind: others})
+                others: Any = {kind: {k: v for k, v in given.items() if k != key}}
+                yield f"{key}={value}", replace(spec, **others)
             if key in INNER and ":" in value:
                 for told, less in _left_out(parse_spec(value)):
-                    yield f"{told} in {key}=", replace(spec, **{kind: {**given, key: str(less)}})
+                    changed: Any = {kind: {**given, key: str(less)}}
+                    yield f"{told} in {key}=", replace(spec, **changed)
 
 
 def _differ(spec: "Spec", other: "Spec", process: NoiseProcess, nfe: int) -> bool:

@@ -84,7 +84,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_depth(value: Any, where: str) -> None:
-    level = [[value]]
+    level: list[Any] = [[value]]
     for _ in range(MAX_DEPTH + 1):
         inner = (one.values() if isinstance(one, dict) else one for one in level)
         level = [one for values in inner for one in values if isinstance(one, dict | list)]

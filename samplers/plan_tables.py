@@ -87,7 +87,9 @@ def _row(row: Any, at: str, old: bool) -> Evaluation:
     _keys(_object(row, at), at, ROW if old else (*ROW, *ROW_IF_OLD))
     ops = _list(row["ops"], f"ops of {at}", MAX_OPS)
     return Evaluation(
-        *(_number(row[key], f"{key} of {at}") for key in ("time", "alpha", "sigma")),
+        _number(row["time"], f"time of {at}"),
+        _number(row["alpha"], f"alpha of {at}"),
+        _number(row["sigma"], f"sigma of {at}"),
         tuple(_op(op, f"op {k} of {at}") for k, op in enumerate(ops)),
         row["form"], row["store"], 0 if old else _whole(row["stage"], f"stage of {at}"),
     )  # fmt: skip
@@ -278,7 +280,8 @@ def _list(value: Any, at: str, most: int) -> Sequence[Any]:
 def _number(value: Any, at: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{at} must be a number, got {_short(value)}")
-    if not abs(value) <= LARGEST:
+    number: Any = value  # whole ones may be beyond the range of floats
+    if not -LARGEST <= number <= LARGEST:  # NaN, too
         raise ValueError(
             f"{at} is not finite in float32: it must lie within +-{LARGEST:g}, got {_short(value)}"
         )

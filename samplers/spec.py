@@ -171,8 +171,8 @@ def parse_spec(text: str) -> Spec:
             raise ValueError(f"option {key}= of sampler {name!r} is there twice: leave one out")
         default = GRID_OPTIONS.get(key, known.get(key))
         value = value.strip()
-        text = key in GRID_OPTIONS or key in SAMPLERS[name].texts()
-        taken = value if text and isinstance(default, str) else _value(key, value, default)
+        plain = key in GRID_OPTIONS or key in SAMPLERS[name].texts()
+        taken = value if plain and isinstance(default, str) else _value(key, value, default)
         (grid if key in GRID_OPTIONS else options)[key] = taken
     return Spec(name, options, grid)
 

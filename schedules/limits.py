@@ -28,7 +28,7 @@ def check_train_times(value: Any, least: int) -> int:
         ValueError: for any other value.
     """
     if not isinstance(value, bool) and isinstance(value, Real) and float(value).is_integer():
-        count = int(value)
+        count = int(float(value))
         if least <= count <= MAX_TRAIN_TIMES:
             return count
     raise ValueError(
