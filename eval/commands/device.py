@@ -39,7 +39,7 @@ def torch_build() -> dict[str, str | None]:
     for path in (Path(place) / "version.py" for place in places):
         if path.is_file():
             return {
-                target.id: node.value.value
+                target.id: None if node.value.value is None else str(node.value.value)
                 for node in ast.parse(path.read_text()).body
                 if isinstance(node, ast.Assign | ast.AnnAssign)
                 and isinstance(node.value, ast.Constant)

@@ -2,7 +2,8 @@
 
 import difflib
 
-from fewstep.eval.commands.entries import KINDS, REQUIRED, Entry, entries
+from fewstep.eval.commands.docstrings import REQUIRED
+from fewstep.eval.commands.entries import KINDS, Entry, entries
 from fewstep.eval.commands.text import entry, print_line, terminal_width, wrapped
 
 INDENT = 16  # columns in front of what is said of a name
@@ -21,8 +22,8 @@ def show_lists(name: str | None = None) -> None:
     kind = None if name is None else name.removesuffix("es" if name == "processes" else "s")
     if name is None or kind in KINDS or name == "guidance":
         asked = ("source", "modifier") if name == "guidance" else (kind,) if name else tuple(KINDS)
-        for one in asked:
-            print_line(_overview(one or "", everything, width))
+        for wanted in asked:
+            print_line(_overview(wanted or "", everything, width))
         if name is None:
             last = "fewstep list NAME shows one of them whole, with the meaning of each option"
             print_line(wrapped(last, width))

@@ -5,7 +5,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -133,7 +132,7 @@ def _pictures(tuning: Tuning) -> tuple[int, list[tuple[str, str]]]:
     """Their width on the page, and PNGs in base64 by name."""
     if not tuning.pictures:
         return 0, []
-    made: dict[str, torch.Tensor] = {
+    made = {
         name: from_thumbnails(to_thumbnails(images)) for name, images in tuning.pictures.items()
     }
     count, _, _, width = next(iter(made.values())).shape
