@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 import fewstep
-from fewstep.eval.generate.collected import unit_tensors
+from fewstep.eval.generate.contact_sheet import first_samples
 from fewstep.eval.generate.durable import write_durably
-from fewstep.eval.generate.seeds import read_seeds
+from fewstep.eval.generate.seeds import read_seeds, seeds_text
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import Verification, verify
 from fewstep.eval.images.calculate import SetScore, column_title
@@ -21,6 +21,7 @@ from fewstep.eval.networks.extractors import Extractor, comparison_note
 from fewstep.eval.references import Reference
 from fewstep.eval.repeats import Summary
 from fewstep.eval.reports.results import Results, Row, metric_entry
+from fewstep.eval.spread import rounded
 from fewstep.models.data import to_signed
 
 RESULT = "result.json"
@@ -71,6 +72,7 @@ class Calculation:
                 "name": extractor.name,
                 "sha256": extractor.fingerprint,
                 "comparable": extractor.comparable,
+                "dim": extractor.dim,
             },
             "ref": self.reference.describe(),
         }
@@ -141,19 +143,50 @@ def to_results(calculation: Calculation, folders: Sequence[Path]) -> Results:
     """
     results = Results(_environment(folders) | calculation.facts(), [])
     results.settings = {"calc": calculation.asked}
+    names = sampler_names(folders)
     for folder in folders:
         config, found = ShardFolder(folder).config(), verify(folder)
-        results.rows.extend(
-            _row(config, found, score, _peak_memory(folder))
+        rows = [
+            replace(_row(config, found, score, _peak_memory(folder)), sampler=names[folder])
             for score in calculation.scores
             if Path(score.samples) == folder
-        )
-        if config["keep"] == "images":
-            key = (config["guidance"], config["sampler"], config["nfe"])
-            images = next(unit_tensors(folder))["images"][:SHOWN]
-            if images.ndim == 4:
-                results.images.setdefault(key, to_signed(images))
+        ]
+        results.rows += rows
+        if config["keep"] == "images" and len(config["image_shape"]) == 3:
+            row, shown = rows[0], first_samples(folder, SHOWN)
+            key = (row.guidance, row.sampler, row.nfe, row.seeds)
+            results.images[key], results.labels[key] = to_signed(shown.images), shown.names
     return results
+
+
+def sampler_names(folders: Sequence[Path]) -> dict[Path, str]:
+    """What the sampler of each folder is called in a report.
+
+    That is its name, with the folder's where two of one name are not the same: saved plans may be
+    called alike.
+
+    Raises:
+        ValueError: if two folders hold the same samples.
+    """
+    named: dict[str, dict[Path, Any]] = {}
+    for folder in folders:
+        config = ShardFolder(folder).config()
+        key = json.dumps([config[name] for name in ("guidance", "sampler", "nfe")])
+        made_by = [config[name] for name in ("plan", "guidance_models")]
+        seeds = set(read_seeds(config["seeds"]))
+        for other, (there, theirs) in named.setdefault(key, {}).items():
+            if there == made_by and seeds & theirs:
+                raise ValueError(
+                    f"{other} and {folder} hold samples of the same sampler and the same seeds, "
+                    f"{seeds_text(sorted(seeds & theirs))}, which are no repeats: name one of them"
+                )
+        named[key][folder] = made_by, seeds
+    found = {}
+    for key, group in named.items():
+        differ = len({json.dumps(made_by) for made_by, _ in group.values()}) > 1
+        name = str(json.loads(key)[1])
+        found |= {folder: f"{name} ({folder.name})" if differ else name for folder in group}
+    return found
 
 
 def check_one_problem(folders: Sequence[Path]) -> dict[str, Any]:
@@ -193,13 +226,14 @@ def _row(config: dict[str, Any], found: Verification, score: SetScore, memory: i
             seconds[phase] = seconds.get(phase, 0.0) + spent * share
     # The filling of a last unit is sampled, too, and no one's cost.
     rows = sum(record.network_rows for record in records) / len(records) / config["unit_size"]
+    seeds = read_seeds(config["seeds"])[score.first : score.first + score.n]
     return Row(
         config["sampler"], config["nfe"], _short(sum(r.calls for r in records) / len(records)),
-        _short(rows), read_seeds(config["seeds"])[score.first], score.n, config["problem"],
+        _short(rows), seeds[0], score.n, config["problem"],
         config["guidance"], score.metrics,
         round(seconds.get("network", 0.0) + seconds.get("solver", 0.0), 4),
         seconds_by={phase: round(spent, 4) for phase, spent in seconds.items() if spent},
-        peak_memory=memory,
+        peak_memory=memory, seeds=seeds_text(seeds), replicates=rounded(score.replicates),
     )  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def merged(found: Mapping[str, Results]) -> Results:
     whole = Results(_environment(list(found.values())), [row for _, row in rows.values()])
     for results in found.values():
         whole.images = results.images | whole.images
+        whole.labels = results.labels | whole.labels
         whole.reference_images = results.reference_images | whole.reference_images
     whole.started = max(results.started for results in found.values())
     whole.settings = {"merged": [
@@ -72,13 +73,19 @@ def facts(results: Results) -> dict[str, Any]:
     return {
         "problem": results.rows[0].problem,
         "number of samples": results.rows[0].n,
-        "seeds": sorted({row.seed for row in results.rows}),
+        "seeds": _seeds(results),
         "model fingerprint": env.get("fingerprint"),
         "extractor": extractor_name(results) if of_features else None,
         "extractor's weights": extractor.get("sha256"),
         "protocol": extractor.get("protocol") or reference.get("protocol"),
         "reference": reference.get("hash"),
     }
+
+
+def _seeds(results: Results) -> list[Any]:
+    if any(row.seeds for row in results.rows):
+        return sorted({row.starts for row in results.rows})
+    return sorted({row.seed for row in results.rows})
 
 
 def _refuse_strangers(first: str, start: Results, folder: str, results: Results) -> None:
@@ -103,8 +110,8 @@ def _check_repeated(first: str, row: Row, folder: str, other: Row) -> None:
             )
 
 
-def _key(row: Row) -> tuple[str, str, int, int]:
-    return row.guidance, row.sampler, row.nfe, row.seed
+def _key(row: Row) -> tuple[str, str, int, str]:
+    return row.guidance, row.sampler, row.nfe, row.starts
 
 
 def _environment(found: list[Results]) -> dict[str, Any]:
