@@ -128,12 +128,12 @@ def test_random_guidance_has_no_rmse_and_the_report_says_why(tmp_path: Path) -> 
     assert list(results.reference_images) == ["none"]
     text = (tmp_path / "report.md").read_text()
     assert "No RMSE under `icg:1.4`: it draws at random" in text
-    assert "| *forward rows per sample* | 6 |" in text
+    assert "| *network evaluations per sample* | 6 |" in text
     for name in ("rmse-0-none.png", "samples-nfe06-1-icg-1.4.png"):
         assert f"({name})" in text
         assert (tmp_path / name).exists()
     again = run_bench(replace(EXACT, guidance="icg:1.4"))
-    assert torch.equal(again.images["icg:1.4", "ddim", 6], results.images["icg:1.4", "ddim", 6])
+    assert torch.equal(again.images["icg:1.4", "ddim", 6, ""], results.images["icg:1.4", "ddim", 6, ""])
 
 
 def test_peers_are_told_where_in_the_run_they_are(exact: Problem) -> None:
@@ -271,8 +271,8 @@ def test_equal_rows_stand_in_one_column() -> None:
         "| `ddim`, `gfcg:2` | **2.500** |  |",
     ]
     env = {"fewstep": "0", "torch": "2", "device": "cpu", "threads": 1}
-    assert "## FD-fashion-8 at equal forward rows" in markdown(Results(env, rows), [])
-    assert "at equal forward rows" not in markdown(Results(env, rows[:1]), [])
+    assert "## FD-fashion-8 at equal network evaluations" in markdown(Results(env, rows), [])
+    assert "at equal network evaluations" not in markdown(Results(env, rows[:1]), [])
 
 
 def test_results_are_read_back() -> None:

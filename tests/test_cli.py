@@ -112,7 +112,7 @@ def test_bench_takes_guidance_in_either_way(
     printed = capsys.readouterr()
     assert printed.err == ""
     assert "No RMSE under `icg:1.4`" in printed.out
-    assert "forward rows per sample" in printed.out
+    assert "network evaluations per sample" in printed.out
     table = json.loads((out / "results.json").read_text())
     texts = [row["guidance"] for row in table["rows"]]
     assert texts == ["none", "cfg:3|interval:0.2,2", "icg:1.4"]
@@ -132,9 +132,9 @@ def test_sample_is_guided_and_says_what_it_cost(
 ) -> None:
     options = ["--n", "2", "--nfe", "4", "--out", str(tmp_path / "grid.png")]
     assert run("sample", *options, "--guidance", "cfg:2") == 0
-    assert "4 calls, 8 forward rows an image" in capsys.readouterr().out
+    assert "4 calls, 8 network evaluations an image" in capsys.readouterr().out
     assert run("sample", *options, "--guidance", "autoguidance:2") == 0
-    assert "4 calls, 8 forward rows an image" in capsys.readouterr().out
+    assert "4 calls, 8 network evaluations an image" in capsys.readouterr().out
     assert run("sample", *options, "--guidance", "classifier:2") == 2
     assert "needs a noisy classifier" in capsys.readouterr().err
 

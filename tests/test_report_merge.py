@@ -140,9 +140,10 @@ def test_repeats_have_mean_deviation_and_least_value(tmp_path: Path) -> None:
 def test_time_is_told_by_phase(tmp_path: Path) -> None:
     write_report(sample_results(samplers=("ddim",), guidance=("none",)), tmp_path)
     lines = (tmp_path / "report.md").read_text().splitlines()
-    head = "| sampler | calls | seconds | images/s | network | solver | features | peak MiB |"
-    assert (
-        lines[lines.index(head) + 2] == "| `ddim` | 4 | 0.04 | 600 | 0.036 | 0.004 | 0.02 | 300 |"
+    head = "| sampler | calls | time/image | images/s | network | solver | features | peak MiB |"
+    # Two seeds of 24 samples in 40 ms each.
+    assert lines[lines.index(head) + 2] == (
+        "| `ddim` | 4 | 1.67 ms | 600 | 1.5 ms | 167 µs | 833 µs | 300 |"
     )
 
 

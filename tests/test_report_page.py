@@ -100,9 +100,17 @@ def test_the_page_says_what_was_run() -> None:
 def test_the_first_front_is_that_of_the_distance_to_the_solution() -> None:
     """A distance between small sets differs as much between seeds as between samplers."""
     text = page(sample_results())
-    fronts = text[text.index('<section id="front">') :]
-    assert fronts.index("RMSE to the reference") < fronts.index("By the other metrics")
-    assert fronts.index("By the other metrics") < fronts.index("FD-fashion-24")
+    assert text.index('<section id="rmse">') < text.index('<section id="fd_fashion">')
+    (shown,) = re.findall(r'<section id="(.*?)">(?:(?!<section).)*<details open>', text, re.DOTALL)
+    assert shown == "rmse"
+
+
+def test_pictures_and_the_result_come_first_and_hashes_last() -> None:
+    text = page(sample_results())
+    order = ['<section id="seeds">', '<section id="rmse">', '<section id="time">',
+             '<section id="rows">', "Fingerprint", "0123456789ab"]  # fmt: skip
+    places = [text.index(mark) for mark in order]
+    assert places == sorted(places)
 
 
 def test_an_fid_of_fifty_thousand_has_no_note() -> None:
@@ -235,9 +243,10 @@ def test_heads_sort_their_column(browser: Browser) -> None:
     script = """
     const table = document.querySelector("#rows table");
     const heads = [...table.tHead.rows[0].cells];
-    const read = (i) => [...table.tBodies[0].rows].map((row) => row.cells[i].textContent.trim());
+    const text = (cell) => cell.dataset.n ?? cell.textContent.trim();
+    const read = (i) => [...table.tBodies[0].rows].map((row) => text(row.cells[i]));
     const found = {};
-    for (const name of ["seconds", "sampler", "fd_fashion"]) {
+    for (const name of ["time/image", "sampler", "fd_fashion"]) {
       const i = heads.findIndex((head) => head.textContent === name);
       for (const order of ["ascending", "descending"]) {
         heads[i].firstElementChild.click();
@@ -252,7 +261,7 @@ def test_heads_sort_their_column(browser: Browser) -> None:
     found = json.loads(re.search(r"<body>(.*?)</body>", text, re.DOTALL)[1].replace("&lt;", "<")
                        .replace("&gt;", ">").replace("&amp;", "&"))  # fmt: skip
     assert found["sorted"] == 1
-    for name in ("seconds", "fd_fashion"):
+    for name in ("time/image", "fd_fashion"):
         numbers = [float(value) for value in found[f"{name} ascending"]]
         assert len(numbers) == 24
         assert numbers == sorted(numbers)

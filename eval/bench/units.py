@@ -186,7 +186,7 @@ class UnitRun:
         if self._shown:
             numbers["shown"] = quantised(images[: self._shown].nan_to_num(0.0)).cpu()
             if self.batch.labels is not None:
-                numbers["labels"] = self.batch.labels[: self._shown].cpu()
+                numbers["labels"] = self.batch.labels[: self._shown].cpu().clone()
         if extractor is None:
             return numbers, None
         with clock.phase("features"):

@@ -137,7 +137,7 @@ def draw(drawing: Drawing, out: Path) -> None:
         images.append(x.cpu())
         rows_made += meter.counters.rows
     _write_columns(torch.cat(images), drawing, out)
-    cost = f"{plan.calls} calls, {rows_made / drawing.n:g} forward rows an image"
+    cost = f"{plan.calls} calls, {rows_made / drawing.n:g} network evaluations an image"
     print(f"{out}: {drawing.n} images, {plan.name}, {cost}")
 
 

@@ -14,26 +14,28 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from fewstep.eval.repeats import Summary
+from fewstep.eval.amounts import number_text, time_text
 from fewstep.eval.reports.cost_tables import Entry, Grid, front_grid, time_grid
+from fewstep.eval.reports.parts import parts, seeds_of, short
+from fewstep.eval.reports.pictures import comparisons, same_noise
 from fewstep.eval.reports.plots import Plot, Value, lay_out
-from fewstep.eval.reports.points import Point, front, points
-from fewstep.eval.reports.results import PEER_PREFIX, Results, metric_entry
-from fewstep.eval.reports.summary import notes, summary
+from fewstep.eval.reports.points import Point, front, points, spread
+from fewstep.eval.reports.results import Results, metric_entry
+from fewstep.eval.reports.summary import lead, notes, summary
 from fewstep.eval.reports.tables import (
+    CALLS_EXPLAINED,
     Cell,
-    best_of_grids,
-    best_values,
+    best_grid,
+    bold_note,
     costs,
     metric_cells,
     subject,
+    table_points,
 )
 from fewstep.eval.reports.thumbnails import strip
-from fewstep.eval.reports.titles import EXPLAINED, TIMES, metric_title
-from fewstep.models.data import CLASS_NAMES
+from fewstep.eval.reports.titles import EXPLAINED, FRONT, metric_title, rank_note, times_note
 
 TEMPLATES = Path(__file__).parent / "templates"
-ACROSS = {"calls": "network calls", "seconds_per_image": "seconds per image"}
 # Whose front is shown first. With few samples a distance between sets hardly tells samplers apart:
 # of 64 of the bundled model it differs about as much between two seeds.
 HEADLINES = ("fid", "w2_gauss", "rmse", "fd_fashion", "fd")
@@ -47,18 +49,18 @@ class Pivot:
     Attributes:
         columns: numbers of calls.
         rows: name, and a cell or None for each column.
-        best: text of the best value of each column.
         form: of the values.
-        front: (sampler, calls) on a Pareto front.
+        front: (sampler, calls) on the Pareto front.
         costs: label, and text for each column.
+        note: what ± and bold mean.
     """
 
     columns: list[int]
     rows: list[tuple[str, list[Cell | None]]]
-    best: list[str]
     form: str
     front: set[tuple[str, int]]
     costs: list[tuple[str, list[str]]]
+    note: str
 
     @property
     def heads(self) -> list[str]:
@@ -70,9 +72,13 @@ class Pivot:
 
 @dataclass(frozen=True)
 class Section:
-    """A metric under a guidance."""
+    """A metric under a guidance, of one part.
 
-    guidance: str
+    Attributes:
+        heading: the guidance and the seeds, where there are several.
+    """
+
+    heading: str
     pivot: Pivot
     plots: list[Plot]
     front: Grid
@@ -81,31 +87,41 @@ class Section:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The same seeds under every sampler: labels and base64 PNGs of rows of images."""
+    """The same seeds under every sampler.
 
-    guidance: str
-    nfe: int
+    Attributes:
+        title: calls, and guidance and seeds where there are several.
+        caption: what is the same down a column.
+        rows: labels and base64 PNGs of rows of images.
+        width: of a row on the page, in pixels.
+        names: of the classes of the columns.
+    """
+
+    title: str
+    caption: str
     rows: list[tuple[str, str]]
     width: int
-    columns: str
+    names: tuple[str, ...]
 
 
 def page(results: Results) -> str:
-    """The whole page."""
+    """The whole page: pictures and the result first, what they depend on last."""
     script = (TEMPLATES / "report.js").read_text()
     metrics = {name: _metric(results, name) for name in results.metrics}
     headline = next((name for name in (*HEADLINES, *metrics) if name in metrics), "")
     return _template().render(
         title=f"Benchmark: {subject(results)}",
-        results=results,
+        lead=lead(results),
         summary=summary(results),
         notes=notes(results),
-        metrics=list(metrics.values()),
-        headline=headline,
-        times=[(text, time_grid(results, text)) for text in results.guidance],
+        metrics=[metrics[name] for name in sorted(metrics, key=lambda name: name != headline)],
+        times=[(head, time_grid(part, text)) for head, part, text in _tables(results)],
+        side_by_side=results.is_side_by_side,
         everything=everything(results),
         pictures=_pictures(results),
-        times_explained=TIMES,
+        front_explained=FRONT,
+        calls_explained=CALLS_EXPLAINED,
+        times_explained=times_note(results),
         settings=json.dumps(results.settings, indent=2, ensure_ascii=False),
         environment=json.dumps(results.env, indent=2, ensure_ascii=False),
         style=(TEMPLATES / "report.css").read_text(),
@@ -123,124 +139,138 @@ def _template() -> Template:
     return environment.get_template("report.html.jinja")
 
 
+def _tables(results: Results) -> list[tuple[str, Results, str]]:
+    """What has a table of its own: a heading, the part, and the guidance."""
+    found, shown = [], parts(results)
+    for part in shown:
+        for text in part.guidance:
+            named = [f"guidance {text}"] if len(results.guidance) > 1 else []
+            named += [seeds_of(part)] if len(shown) > 1 else []
+            found.append((", ".join(named).capitalize(), part, text))
+    return found
+
+
 def _metric(results: Results, metric: str) -> dict[str, Any]:
-    """A metric under each guidance that it exists for."""
+    """A metric in each table that it exists for."""
     _, direction, form = metric_entry(metric)
     floor = results.env.get("floor", {}).get(metric)
-    shown = [text for text in results.guidance if results.metric(metric, text)]
     return {
         "name": metric,
         "title": metric_title(results, metric),
         "explained": EXPLAINED.get(metric, ""),
+        "few": rank_note(results, metric),
         "direction": direction,
         "floor": "" if floor is None else f"{floor:{form}}",
-        "sections": [_section(results, metric, text) for text in shown],
+        "sections": [
+            _section(part, metric, text, head)
+            for head, part, text in _tables(results)
+            if part.metric(metric, text)
+        ],
     }
 
 
-def _section(results: Results, metric: str, guidance: str) -> Section:
+def _section(results: Results, metric: str, guidance: str, heading: str) -> Section:
     reference = results.env.get("reference", {}).get(guidance, {}).get(metric)
+    plots = [_plot(results, metric, guidance, "network_rows")]
+    timed = [p for p in points(results, guidance) if p.values(metric)]
+    if results.is_side_by_side and all(point.seconds_range for point in timed):
+        plots.append(_plot(results, metric, guidance, "seconds_per_image"))
     return Section(
-        guidance,
+        heading,
         _pivot(results, metric, guidance),
-        [_plot(results, metric, guidance, cost) for cost in ACROSS],
+        [plot for plot in plots if plot.curves or plot.background],
         front_grid(results, metric, guidance),
         "" if reference is None else f"{reference:{metric_entry(metric)[2]}}",
     )
 
 
 def _pivot(results: Results, metric: str, guidance: str) -> Pivot:
-    _, direction, form = metric_entry(metric)
     cells = metric_cells(results, metric, guidance)
     columns = sorted({n for row in cells.values() for n in row})
-    best = best_values(cells, max if direction == "higher" else min)
-    found = [p for cost in ACROSS for p in front(results, metric, guidance, cost=cost)]
     return Pivot(
         columns,
         [(name, [row.get(n) for n in columns]) for name, row in cells.items()],
-        [f"{best[n]:{form}}" for n in columns],
-        form,
-        {(_line_name(point), point.nfe) for point in found},
+        metric_entry(metric)[2],
+        {(_line_name(point), point.nfe) for point in front(results, metric, guidance)},
         [(label, [row.get(n, "") for n in columns])
          for label, row in costs(results, guidance).items()],
+        bold_note(results, metric, guidance),
     )  # fmt: skip
 
 
 def _line_name(point: Point) -> str:
     """The row of a pivot table that a point belongs to."""
     name = point.sampler
-    return f"{name.rpartition(':grid=')[0]}, best grid" if point.is_peer else name
+    return best_grid(name.rpartition(":grid=")[0]) if point.is_peer else name
 
 
 def _plot(results: Results, metric: str, guidance: str, cost: str) -> Plot:
-    """A metric against a cost: our samplers, the best of the peers' grids, and the front."""
-    form = metric_entry(metric)[2]
+    """A metric against a cost: our samplers, the best of the peers' grids, and the front.
+
+    Times have no front: they have a range.
+    """
+    form, timed = metric_entry(metric)[2], cost == "seconds_per_image"
 
     def value(point: Point) -> Value:
-        values, across = point.values(metric), float(getattr(point, cost))
-        error = Summary(values).sd if len(values) > 1 else 0.0
-        mean = point.mean(metric)
-        text = f"{point.sampler}: {mean:{form}} at {across:.3g} {ACROSS[cost]}"
-        return Value(across, mean, error, text)
+        across = float(getattr(point, cost))
+        told = f"{time_text(across)} per image" if timed else f"{across:g} network evaluations"
+        text = f"{point.sampler}: {point.mean(metric):{form}}{spread(point, metric)} at {told}"
+        sd = point.sd(metric) or 0.0
+        span = point.seconds_range if timed else None
+        return Value(across, point.mean(metric), sd if sd == sd else 0.0, text, span)
 
     series: dict[str, list[Value]] = {}
     peers: dict[str, list[Value]] = {}
-    grids = best_of_grids(results, metric, guidance)
-    for point in points(results, guidance):
-        if not point.values(metric):
-            continue
-        if not point.is_peer:
-            series.setdefault(point.sampler, []).append(value(point))
-            continue
-        name, _, grid = point.sampler.rpartition(":grid=")
-        if grids.get(name, {}).get(point.nfe, (0, ""))[1] == grid:
-            peers.setdefault(name, []).append(value(point))
+    for name, row in table_points(results, metric, guidance).items():
+        line = [value(point) for point in row.values()]
+        (peers if next(iter(row.values())).is_peer else series)[name] = line
     levels = {
         "reference": results.env.get("reference", {}).get(guidance, {}).get(metric),
         "real images": results.env.get("floor", {}).get(metric),
     }
     return lay_out(
-        series, x_label=ACROSS[cost], y_label=metric_title(results, metric),
-        front=[value(point) for point in front(results, metric, guidance, cost=cost)],
-        background=peers.values(), exact=cost == "calls",
+        series,
+        x_label="time per image" if timed else "network evaluations per sample",
+        y_label=metric_title(results, metric),
+        front=[] if timed else [value(point) for point in front(results, metric, guidance)],
+        background=peers.values(), exact=not timed,
         shares=metric_entry(metric)[1] == "higher",
         levels={name: at for name, at in levels.items() if at is not None},
+        x_text=time_text if timed else number_text,
     )  # fmt: skip
 
 
 def everything(results: Results) -> Grid:
     """Every row with every metric."""
     names = results.metrics
-    heads = ["sampler", "guidance", "seed", "calls", "rows", *names, "seconds"]
+    heads = ["sampler", "guidance", "seeds", "calls", "evaluations", *names, "time/image"]
     rows = []
     for row in results.rows:
         values = [(row.metrics.get(name), metric_entry(name)[2]) for name in names]
+        starts = Entry(short(row.starts), row.seed)
         rows.append([
-            Entry(row.sampler), Entry(row.guidance), Entry(str(row.seed), row.seed),
+            Entry(row.sampler), Entry(row.guidance), starts,
             Entry(f"{row.calls:g}", row.calls), Entry(f"{row.rows:g}", row.rows),
             *(Entry("" if v is None else f"{v:{form}}", v) for v, form in values),
-            Entry(f"{row.seconds:.4g}", row.seconds),
+            Entry(time_text(row.seconds / row.n), row.seconds / row.n),
         ])  # fmt: skip
     return Grid(heads, rows)
 
 
 def _pictures(results: Results) -> list[Pictures]:
-    found = []
-    for guidance, nfe in dict.fromkeys((text, n) for text, _, n in results.images):
-        shown = {
-            sampler: images
-            for (text, sampler, n), images in results.images.items()
-            if (text, n) == (guidance, nfe) and not sampler.startswith(PEER_PREFIX)
-        }
-        if not shown:
-            continue
-        if guidance in results.reference_images:
-            shown = {"reference": results.reference_images[guidance], **shown}
-        count, _, _, width = next(iter(shown.values())).shape
-        classes = [CLASS_NAMES[i % len(CLASS_NAMES)] for i in range(count)]
-        found.append(Pictures(
-            guidance, nfe, [(name, strip(images)) for name, images in shown.items()],
-            (width + 2) * count * (2 if width <= SMALL else 1),
-            ", ".join(classes) if "fashion" in results.rows[0].problem else "",
-        ))  # fmt: skip
-    return found
+    shown = []
+    for part in parts(results):
+        for found in comparisons(part):
+            guided = len(results.guidance) > 1
+            title = [
+                f"{found.nfe} network calls",
+                f"guidance {found.guidance}" if guided else "",
+                f"seeds {short(found.seeds)}" if found.seeds else "",
+            ]
+            count, _, _, width = next(iter(found.rows.values())).shape
+            shown.append(Pictures(
+                ", ".join(filter(None, title)), same_noise(results, found).capitalize(),
+                [(name, strip(images)) for name, images in found.rows.items()],
+                (width + 2) * count * (2 if width <= SMALL else 1), found.names,
+            ))  # fmt: skip
+    return shown

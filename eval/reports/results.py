@@ -117,6 +117,7 @@ class Results:
         settings: what was asked for, resolved; only plain values.
         run: the name of the run in its ``results.jsonl``; empty before it is there.
         started: ISO 8601; empty if unknown.
+        part: which of several parts, from 1, see :mod:`fewstep.eval.reports.parts`; 0 of a whole.
     """
 
     env: dict[str, Any]
@@ -127,6 +128,7 @@ class Results:
     run: str = ""
     started: str = ""
     labels: dict[ImageKey, tuple[str, ...]] = field(default_factory=dict)
+    part: int = 0
 
     def to_json(self) -> str:
         table = {"schema": SCHEMA, "env": self.env, "rows": [row.table() for row in self.rows]}
