@@ -10,18 +10,23 @@ from rich.console import Console
 
 from fewstep.eval.commands.calc_console import Use, bar, say, tell_of_skipped
 from fewstep.eval.commands.calc_results import (
+    RESULT,
     Calculation,
     check_one_problem,
+    sampler_names,
     save_result,
     to_results,
 )
+from fewstep.eval.commands.next_steps import after_scores
+from fewstep.eval.generate.seeds import read_seeds
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.images.calculate import SetScore, calculate, extractor_for, find_reference
 from fewstep.eval.images.paired import paired_difference
 from fewstep.eval.images.samples import Samples, open_samples
-from fewstep.eval.images.sources import open_images
+from fewstep.eval.images.sources import is_generated, open_images
 from fewstep.eval.networks.extractors import Extractor
-from fewstep.eval.reports.lines import LINES, append_run
+from fewstep.eval.reports.lines import LINES, read_runs
+from fewstep.eval.reports.report import write_report
 from fewstep.eval.reports.results import check_writable
 from fewstep.eval.scores import METRIC_CHOICES
 
@@ -75,9 +80,12 @@ def run_calc(asked: Asked, use: Use) -> None:
         extractor = use.load("" if use.extractor else extractor_for(asked.ref))
         calculation = _calculation(asked, asked.ref, extractor, use)
     pairs = [] if asked.paired is None else _pairs(asked, asked.paired, use)
+    written: list[str] = []
     if calculation is not None and asked.out is not None:
-        _keep(calculation, asked.out, [Path(name) for name in asked.samples])
+        written = _keep(calculation, asked.out, [Path(name) for name in asked.samples])
     if asked.json:
+        for line in written:
+            say(line, stderr=True)  # so that what is printed stays JSON
         table = {} if calculation is None else json.loads(calculation.to_json())
         table |= {"paired": pairs} if pairs else {}
         print(json.dumps(table, indent=1))
@@ -90,6 +98,16 @@ def run_calc(asked: Asked, use: Use) -> None:
             f"{pair['samples']} and {pair['other']}: RMSE {pair['rmse']:.6f} of {pair['n']} pairs "
             f"in [-1, 1], {psnr}"
         )
+    for line in (*written, *_next(asked)):
+        say(line)
+
+
+def _next(asked: Asked) -> list[str]:
+    """The command to type next, where there is one."""
+    folders = [Path(name) for name in asked.samples]
+    if asked.ref is None or not all(is_generated(folder) for folder in folders):
+        return []
+    return [after_scores(folders, asked.ref, asked.out, ",".join(asked.metrics))]
 
 
 def _calculation(asked: Asked, ref: str, extractor: Extractor, use: Use) -> Calculation:
@@ -121,14 +139,22 @@ def _calculation(asked: Asked, ref: str, extractor: Extractor, use: Use) -> Calc
 
 
 def _are_repeats(sets: list[Samples]) -> bool:
-    """Whether they differ in their seeds, and in nothing else, as far as it is known."""
-    settings, seeds = set(), set()
+    """Whether they differ in their seeds, and in nothing else.
+
+    That is known of folders of ``fewstep gen``, if no seed is in two of them; other sets of images
+    may be of any sampler.
+    """
+    if len(sets) == 1:
+        return True
+    settings, seeds = set(), list[int]()
     for samples in sets:
-        config = {} if samples.folder is None else ShardFolder(samples.folder).config()
-        seeds.add(config.get("seeds", samples.name))
+        if samples.folder is None:
+            return False
+        config = ShardFolder(samples.folder).config()
+        seeds += read_seeds(config["seeds"])[: samples.n]
         made_by = {key: value for key, value in config.items() if key not in NOT_OF_SAMPLES}
         settings.add(json.dumps(made_by, sort_keys=True))
-    return len(settings) == 1 and len(seeds) == len(sets)
+    return len(settings) == 1 and len(set(seeds)) == len(seeds)
 
 
 def _check_folders(out: Path, sets: list[Samples]) -> None:
@@ -139,16 +165,24 @@ def _check_folders(out: Path, sets: list[Samples]) -> None:
                 f"{samples.name} is none: use --json > FILE"
             )
         check_writable(samples.folder)
-    check_one_problem([samples.folder for samples in sets if samples.folder is not None])
+    folders = [samples.folder for samples in sets if samples.folder is not None]
+    check_one_problem(folders)
+    sampler_names(folders)  # raises for samples that are there twice
     if len({samples.n for samples in sets}) > 1:
         raise ValueError("--out takes sets of equal size; use --num, or keep them in two")
     check_writable(out)
 
 
-def _keep(calculation: Calculation, out: Path, folders: list[Path]) -> None:
+def _keep(calculation: Calculation, out: Path, folders: list[Path]) -> list[str]:
+    """Writes the run, its report and each folder's result; says what is where."""
+    results = to_results(calculation, folders)  # raises before anything is written
+    older = len(read_runs(out / LINES)) if (out / LINES).is_file() else 0
     for folder in folders:
         save_result(calculation, folder)
-    append_run(to_results(calculation, folders), out / LINES)
+    write_report(results, out)
+    lines = [f"scores: {folder / RESULT}" for folder in folders]
+    alone = f"; its {older} older runs are in {LINES} and not on the page" if older else ""
+    return [*lines, f"report: {out / 'report.html'}{alone}"]
 
 
 def _pairs(asked: Asked, other: str, use: Use) -> list[dict[str, Any]]:

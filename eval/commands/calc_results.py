@@ -17,16 +17,21 @@ from fewstep.eval.generate.seeds import read_seeds, seeds_text
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import Verification, verify
 from fewstep.eval.images.calculate import SetScore, column_title
-from fewstep.eval.networks.extractors import Extractor, comparison_note
+from fewstep.eval.networks.extractors import Extractor, comparison_note, metric_key
 from fewstep.eval.references import Reference
 from fewstep.eval.repeats import Summary
 from fewstep.eval.reports.results import Results, Row, metric_entry
+from fewstep.eval.reports.titles import few_samples
 from fewstep.eval.spread import rounded
 from fewstep.models.data import to_signed
 
 RESULT = "result.json"
 FORMAT = 1
 SHOWN = 12  # images kept for a look
+SPREAD = (
+    "± is the standard deviation from one set of so many samples to another, by the jackknife: "
+    "smaller differences may be chance"
+)
 SHARED = ("problem", "fingerprint", "process", "shape", "dtype", "classes")
 
 
@@ -81,7 +86,10 @@ class Calculation:
         """Everything there is to know."""
         table = {
             "format": FORMAT, "fewstep": fewstep.__version__, **self.facts(), "note": self.note,
-            "asked": self.asked, "sets": [score.table() for score in self.scores],
+            "asked": self.asked, "sets": [
+                score.table() | ({"spread": score.spread} if score.spread else {})
+                for score in self.scores
+            ],
         }  # fmt: skip
         summary = {
             key: {"values": found.values, "min": found.min, "mean": found.mean, "sd": found.sd}
@@ -102,7 +110,7 @@ class Calculation:
             parts = self.asked["repeats"] > 1
             part = f" [{score.first}:{score.first + score.n}]" if parts else ""
             cells = [
-                _number(key, score.metrics[key]) if n == score.n and key in score.metrics else ""
+                _number(key, score) if n == score.n and key in score.metrics else ""
                 for key, n in columns
             ]
             table.add_row(escape(f"{score.samples}{part}"), *cells)
@@ -117,7 +125,19 @@ class Calculation:
             f"{reference.name}, {f'{of} samples' if of else 'of unknown size'}, hash "
             f"{reference.hash[:8]}"
         ]
-        return lines + ([self.note] if self.note else [])
+        if any(score.spread for score in self.scores):
+            lines.append(SPREAD)
+        return [*lines, *self._few(), *([self.note] if self.note else [])]
+
+    def _few(self) -> list[str]:
+        """That some sets are too small for a covariance of full rank."""
+        sizes = {score.n: score for score in self.scores if score.n <= self.extractor.dim}
+        key = metric_key(self.extractor)
+        return [
+            few_samples(column_title(self.extractor, key, n), n, self.extractor.dim)
+            for n, score in sorted(sizes.items())
+            if key in score.metrics
+        ]
 
     def summary_lines(self) -> list[str]:
         """All values of each metric with min, mean and sd."""
@@ -252,5 +272,7 @@ def _short(mean: float) -> int | float:
     return int(mean) if mean == int(mean) else round(mean, 2)
 
 
-def _number(key: str, value: float) -> str:
-    return f"{value:{metric_entry(key)[2]}}"
+def _number(key: str, score: SetScore) -> str:
+    form = metric_entry(key)[2]
+    spread = f" ± {score.spread[key]:{form}}" if key in score.spread else ""
+    return f"{score.metrics[key]:{form}}{spread}"

@@ -11,7 +11,8 @@ from fewstep.eval.reports.figures import round_numbers
 
 WIDTH, HEIGHT = 460, 320  # in units of the drawing
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 34, 46  # margins; above is the label of y
-LETTER = 6.4  # about the width of one in an axis
+LETTER = 7.4  # about the width of one in an axis, on small screens
+APART = 5  # by which marks of several samplers at one place are set side by side, if they have bars
 STYLES = 10  # colours of the page; then dashes
 Span = tuple[float, float]
 
@@ -46,11 +47,11 @@ class Mark(NamedTuple):
 
 
 class Level(NamedTuple):
-    """A horizontal line, its name, and whether that stands on the left."""
+    """A horizontal line, its name for the legend, and its dashes."""
 
     at: float
     text: str
-    left: bool
+    dash: int
 
 
 @dataclass(frozen=True)
@@ -193,30 +194,25 @@ def lay_out(
     x = Axis(seen, (LEFT, WIDTH - RIGHT), exact=exact, text=x_text)
     y = Axis([*ends, *(levels or {}).values()], (HEIGHT - BOTTOM, TOP), shares=shares)
     curves = []
+    barred = any(v.error for line in series.values() for v in line)
+    apart = min(APART, 16 / len(series)) if barred and exact else 0.0
     for i, (name, line) in enumerate(series.items()):
-        marks = tuple(_mark(v, x, y) for v in sorted(line))
-        curves.append(Curve(name, i % STYLES, i // STYLES % 3, _path(line, x, y), marks))
+        shift = apart * (i - (len(series) - 1) / 2)
+        marks = tuple(_mark(v, x, y, shift) for v in sorted(line))
+        path = " ".join(f"{mark.x},{mark.y}" for mark in marks)
+        curves.append(Curve(name, i % STYLES, i // STYLES % 3, path, marks))
     return Plot(
         x_label, y_label, x.ticks(), y.ticks(), curves, _path(front, x, y),
         [_path(line, x, y) for line in background],
-        _apart([Tick(y(value), name) for name, value in (levels or {}).items()]),
+        [Level(y(value), name, i % 2) for i, (name, value) in enumerate((levels or {}).items())],
     )  # fmt: skip
 
 
-def _apart(levels: list[Tick]) -> list[Level]:
-    """Levels with their names, which do not stand on one another: in turn left and right."""
-    ordered = sorted(levels)
-    return [
-        Level(tick.at, tick.text, i % 2 == 1 and tick.at - ordered[i - 1].at < 14)
-        for i, tick in enumerate(ordered)
-    ]
-
-
-def _mark(value: Value, x: Axis, y: Axis) -> Mark:
+def _mark(value: Value, x: Axis, y: Axis, shift: float) -> Mark:
     low, bottom = value.y - value.error, float(HEIGHT - BOTTOM)
     left, right = value.across or (value.x, value.x)
     return Mark(
-        x(value.x), y(value.y), y(value.y + value.error),
+        round(x(value.x) + shift, 1), y(value.y), y(value.y + value.error),
         bottom if y.log and low <= 0 else y(low), value.text,
         float(LEFT) if x.log and left <= 0 else x(left), x(right),
     )  # fmt: skip

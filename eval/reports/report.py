@@ -22,7 +22,7 @@ from fewstep.eval.reports.tables import (
     REFERENCE_FREE,
     bold_note,
     equal_rows_table,
-    subject,
+    heading,
     table,
 )
 from fewstep.eval.reports.titles import EXPLAINED, FRONT, metric_title, rank_note, times_note
@@ -88,7 +88,7 @@ def _render(results: Results, out: Path, before: Callable[[], None] = lambda: No
 def markdown(results: Results, pictures: Iterable[str]) -> str:
     """The report as Markdown; ``pictures`` are file names."""
     pictures, env, shown = list(pictures), results.env, parts(results)
-    lines = [f"# Benchmark: {subject(results)}", "", lead(results), ""]
+    lines = [f"# {heading(results)}", "", lead(results), ""]
     lines += [f"{line}\n" for line in notes(results)]
     samples = [name for name in pictures if name.startswith("samples-")]
     if samples:

@@ -10,7 +10,6 @@ from fewstep.eval.reports.titles import (
     comparison_note,
     extractor_name,
     is_of_features,
-    rank_note,
 )
 
 VERSIONS = ("fewstep", "torch", "diffusers", "numpy", "python")
@@ -27,7 +26,6 @@ def notes(results: Results) -> list[str]:
     found = [
         SEPARATE if len(parts(results)) > 1 else "",
         comparison_note(results),
-        *(rank_note(results, metric) for metric in results.metrics),
         *without_reference(results),
     ]
     return [line for line in found if line]

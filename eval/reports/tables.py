@@ -34,6 +34,12 @@ class Cell(NamedTuple):
 Cells = Mapping[str, Mapping[int, Cell]]  # by row and column
 
 
+def heading(results: Results) -> str:
+    """What a report is of."""
+    row = results.rows[0]
+    return f"Benchmark: {row.problem}, n = {row.n}"
+
+
 def subject(results: Results, guidance: str | None = None) -> str:
     """What was run, in a few words; under all guidance if there was more than one."""
     row = results.rows[0]
@@ -138,7 +144,7 @@ def bold_note(results: Results, metric: str, guidance: str) -> str:
         "the standard deviation from one set of so many samples to another, by the jackknife"
     )  # fmt: skip
     bold = "Bold: the best of a column; nothing is bold where the lead over another may be chance."
-    return f"± is {how}. {bold}"
+    return f"± is {how}. {bold if len(shown) > 1 else ''}".rstrip()
 
 
 def seed_spread(results: Results, metric: str, guidance: str) -> dict[int, float]:

@@ -18,7 +18,7 @@ def clear_best(points: Mapping[str, Point], metric: str) -> set[str]:
     """The names of the best of a column; none where another is within the spread of it.
 
     Values that print alike are equally good. Where no spread is known, the best is so by its
-    digits.
+    digits. One on its own is the best of nothing.
 
     Args:
         points: of one column, by name.
@@ -27,7 +27,7 @@ def clear_best(points: Mapping[str, Point], metric: str) -> set[str]:
     _, direction, form = metric_entry(metric)
     values = {name: point.mean(metric) for name, point in points.items()}
     known = {name: value for name, value in values.items() if value == value} or values
-    if not known:
+    if len(points) < 2:
         return set()
     best = (max if direction == "higher" else min)(known, key=lambda name: known[name])
     others = [name for name in known if name != best]
@@ -51,11 +51,6 @@ def is_within_spread(one: Point, other: Point, metric: str) -> bool:
     else:
         return False
     return abs(fmean(gaps)) <= student(freedom) * sd
-
-
-def is_spread_known(points: Mapping[str, Point], metric: str) -> bool:
-    """Whether :func:`clear_best` had a spread to go by, or needed none."""
-    return len(points) < 2 or any(point.sd(metric) is not None for point in points.values())
 
 
 def _pairs(one: Point, other: Point, metric: str) -> list[tuple[Row, Row]]:
