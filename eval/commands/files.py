@@ -1,11 +1,13 @@
 """What ``fewstep ref``, ``verify``, ``export`` and ``convert`` do."""
 
 from pathlib import Path
+from shlex import quote
 
 import torch
 
 from fewstep.eval.commands.calc_console import Use, bar, say, tell_of_skipped
 from fewstep.eval.commands.calc_results import RESULT
+from fewstep.eval.commands.next_steps import REAL, next_line
 from fewstep.eval.generate import collected
 from fewstep.eval.generate.recheck import recheck
 from fewstep.eval.generate.recipe import run_from_folder
@@ -41,6 +43,7 @@ def run_ref(data: str, out: Path, features: int, seed: int, use: Use) -> None:
         f"{out}: {known.n} images, {extractor.name}, weights {extractor.fingerprint[:8]}, features "
         f"of {kept}, dataset {str(known.dataset_hash)[:8]}"
     )
+    say(next_line(f"fewstep calc SAMPLES --ref {quote(str(out))}"))
 
 
 def run_verify(folder: Path, recompute: int, seed: int, device: str, weights: Path | None) -> bool:
@@ -69,6 +72,8 @@ def run_verify(folder: Path, recompute: int, seed: int, device: str, weights: Pa
     for line in problems:
         say(line)
     say(f"{folder} {'does not hold' if problems else 'holds'}")
+    if found.missing:
+        say(next_line("the fewstep gen that it was made by, which makes what is missing"))
     return not problems
 
 
@@ -81,6 +86,7 @@ def run_export(folder: Path, out: Path) -> None:
     else:
         collected.export_png(folder, out)
     say(f"{out}: {open_images(folder).n} images")
+    say(next_line(f"fewstep calc {quote(str(out))} --ref {REAL}"))
 
 
 def run_convert(statistics: Path, out: Path, metric: str) -> None:
@@ -95,3 +101,4 @@ def run_convert(statistics: Path, out: Path, metric: str) -> None:
         else:
             save_edm2({metric: known}, folder / out.name)
     say(f"{out}: mu {known.mu.shape}, sigma {known.sigma.shape}, n = {known.n or 'not known'}")
+    say(next_line(f"fewstep calc SAMPLES --ref {quote(str(out))}"))

@@ -4,8 +4,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from fewstep.eval.generate.shards import ShardFolder
-
 # Models whose images are those of the bundled reference.
 LIKE_FASHION = ("fashion", "fashion-edm")
 BUNDLED_EXTRACTOR = "fd-cnn:fashion"
@@ -24,6 +22,8 @@ def next_line(text: str) -> str:
 
 def after_gen(folder: Path) -> str:
     """Scoring, for images; looking through the files again for whatever else."""
+    from fewstep.eval.generate.shards import ShardFolder  # which needs torch
+
     config = ShardFolder(folder).config()
     if len(config["image_shape"]) != 3 and config["keep"] == "images":
         return next_line(command("fewstep", "verify", folder))

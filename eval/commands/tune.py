@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from fewstep.eval.commands.bars import bar_columns
+from fewstep.eval.commands.next_steps import command, next_line
 from fewstep.eval.tune.report import error_table, page_of, subject
 from fewstep.eval.tune.run import run_tune
 from fewstep.eval.tune.settings import TuneSettings
@@ -39,5 +40,9 @@ def tune_and_report(settings: TuneSettings) -> None:
     lines = made.summary()
     if settings.out is not None:
         lines += [f"plan: {settings.out}", f"report: {page_of(settings.out)}"]
+        guided: tuple[str, ...] = () if settings.guidance == "none" else ("-g", settings.guidance)
+        guided += () if settings.prompts is None else ("--prompts", str(settings.prompts))
+        bench = ("bench", "--problem", settings.problem, "-s", settings.out, "--nfe", settings.nfe)
+        lines.append(next_line(command("fewstep", *bench, *guided)))
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

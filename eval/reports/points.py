@@ -88,13 +88,13 @@ class Point:
         """How much the metric differs from one set of as many samples to another.
 
         The standard deviation of repeats or, of a single run, that which its replicates tell; None
-        where neither is known.
+        where neither is known, as where all replicates agree: of samples that are all right.
         """
         values = self.values(metric)
         if len(values) > 1:
             return Summary(values).sd
         left_out = self.rows[0].replicates.get(metric, [])
-        return deviation(left_out) if len(values) == 1 and len(left_out) > 1 else None
+        return deviation(left_out) or None if len(values) == 1 and len(left_out) > 1 else None
 
     def _mean(self, value: Callable[[Row], float]) -> float:
         return statistics.fmean(value(row) for row in self.rows)

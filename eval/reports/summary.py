@@ -10,6 +10,7 @@ from fewstep.eval.reports.titles import (
     comparison_note,
     extractor_name,
     is_of_features,
+    rank_note,
 )
 
 VERSIONS = ("fewstep", "torch", "diffusers", "numpy", "python")
@@ -29,6 +30,11 @@ def notes(results: Results) -> list[str]:
         *without_reference(results),
     ]
     return [line for line in found if line]
+
+
+def few_notes(results: Results) -> list[str]:
+    """Which scores are of too few samples; see :func:`.titles.rank_note`."""
+    return [note for metric in results.metrics if (note := rank_note(results, metric))]
 
 
 def lead(results: Results) -> str:
