@@ -9,8 +9,8 @@ the score of the others::
 Two samplers that started from the same noise leave out the same samples, so that the spread of
 their *difference* comes from the differences of their v_i: much of it is common to both.
 
-The jackknife is too large rather than too small: of a Frechet distance, 1.4 times where there are as
-many samples as features, 1.3 times at four times as many (of 60 Gaussian sets each).
+The jackknife is too large rather than too small: of a Frechet distance, 1.4 times where there are
+as many samples as features, 1.3 times at four times as many (of 60 Gaussian sets each).
 
 Reference: Efron and Stein 1981, Annals of Statistics 9:586.
 """

@@ -133,7 +133,9 @@ def test_random_guidance_has_no_rmse_and_the_report_says_why(tmp_path: Path) -> 
         assert f"({name})" in text
         assert (tmp_path / name).exists()
     again = run_bench(replace(EXACT, guidance="icg:1.4"))
-    assert torch.equal(again.images["icg:1.4", "ddim", 6, ""], results.images["icg:1.4", "ddim", 6, ""])
+    assert torch.equal(
+        again.images["icg:1.4", "ddim", 6, ""], results.images["icg:1.4", "ddim", 6, ""]
+    )
 
 
 def test_peers_are_told_where_in_the_run_they_are(exact: Problem) -> None:

@@ -101,7 +101,9 @@ def test_the_first_front_is_that_of_the_distance_to_the_solution() -> None:
     """A distance between small sets differs as much between seeds as between samplers."""
     text = page(sample_results())
     assert text.index('<section id="rmse">') < text.index('<section id="fd_fashion">')
-    (shown,) = re.findall(r'<section id="([a-z_]+)">(?:(?!<section).)*<details open>', text, re.DOTALL)
+    (shown,) = re.findall(
+        r'<section id="([a-z_]+)">(?:(?!<section).)*<details open>', text, re.DOTALL
+    )
     assert shown == "rmse"
 
 

@@ -1,4 +1,4 @@
-"""How much scores vary: that the jackknife tells it, and that no lead is bold that may be chance."""
+"""How much scores vary: the jackknife tells it, and no lead is bold that may be chance."""
 
 import math
 from dataclasses import replace

@@ -116,7 +116,7 @@ def _calculation(asked: Asked, ref: str, extractor: Extractor, use: Use) -> Calc
         for name in asked.samples
     ]
     if asked.out is not None:
-        _check_folders(asked.out, sets)
+        _check_folders(asked.out, sets, asked.num)
     with bar("features of the reference") as told:
         reference = find_reference(
             ref, extractor, metrics=asked.metrics, batch=use.batch, on_error=use.on_error,
@@ -157,7 +157,7 @@ def _are_repeats(sets: list[Samples]) -> bool:
     return len(settings) == 1 and len(set(seeds)) == len(seeds)
 
 
-def _check_folders(out: Path, sets: list[Samples]) -> None:
+def _check_folders(out: Path, sets: list[Samples], num: int | None) -> None:
     for samples in sets:
         if samples.folder is None:
             raise ValueError(
@@ -167,9 +167,9 @@ def _check_folders(out: Path, sets: list[Samples]) -> None:
         check_writable(samples.folder)
     folders = [samples.folder for samples in sets if samples.folder is not None]
     check_one_problem(folders)
-    sampler_names(folders)  # raises for samples that are there twice
     if len({samples.n for samples in sets}) > 1:
         raise ValueError("--out takes sets of equal size; use --num, or keep them in two")
+    sampler_names(folders, num)  # raises for samples that are there twice
     check_writable(out)
 
 

@@ -163,7 +163,7 @@ def to_results(calculation: Calculation, folders: Sequence[Path]) -> Results:
     """
     results = Results(_environment(folders) | calculation.facts(), [])
     results.settings = {"calc": calculation.asked}
-    names = sampler_names(folders)
+    names = sampler_names(folders, calculation.asked["num"])
     for folder in folders:
         config, found = ShardFolder(folder).config(), verify(folder)
         rows = [
@@ -179,11 +179,15 @@ def to_results(calculation: Calculation, folders: Sequence[Path]) -> Results:
     return results
 
 
-def sampler_names(folders: Sequence[Path]) -> dict[Path, str]:
+def sampler_names(folders: Sequence[Path], num: int | None = None) -> dict[Path, str]:
     """What the sampler of each folder is called in a report.
 
     That is its name, with the folder's where two of one name are not the same: saved plans may be
     called alike.
+
+    Args:
+        folders: of ``fewstep gen``.
+        num: how many samples of each count; all if None.
 
     Raises:
         ValueError: if two folders hold the same samples.
@@ -193,7 +197,7 @@ def sampler_names(folders: Sequence[Path]) -> dict[Path, str]:
         config = ShardFolder(folder).config()
         key = json.dumps([config[name] for name in ("guidance", "sampler", "nfe")])
         made_by = [config[name] for name in ("plan", "guidance_models")]
-        seeds = set(read_seeds(config["seeds"]))
+        seeds = set(read_seeds(config["seeds"])[:num])
         for other, (there, theirs) in named.setdefault(key, {}).items():
             if there == made_by and seeds & theirs:
                 raise ValueError(

@@ -13,6 +13,7 @@ from torch import Tensor
 from fewstep.eval.class_names import class_names
 from fewstep.eval.generate.durable import write_durably
 from fewstep.eval.generate.shards import ShardFolder
+from fewstep.eval.generate.verification import units_of
 from fewstep.eval.images.names import CONTACT_SHEET
 from fewstep.eval.images.sets import COLOURS, GREY
 
@@ -42,10 +43,10 @@ def first_samples(folder: str | Path, count: int) -> FirstSamples:
     config = shards.config()
     if config["keep"] != "images":
         raise ValueError(f"{folder} keeps {config['keep']} and no images")
-    units = range(-(-count // int(config["unit_size"])))
+    units = range(min(units_of(config), -(-count // int(config["unit_size"]))))
     pieces = sorted(shards.finished(units).pieces, key=lambda piece: piece.units[0].unit)
     parts = [shards.load(piece) for piece in pieces]
-    if not parts or [piece.units[0].unit for piece in pieces] != list(units)[: len(pieces)]:
+    if len(parts) < len(units):
         raise ValueError(f"{folder} lacks its first samples; generate the rest first")
     images = torch.cat([part["images"] for part in parts])[:count]
     labels = [label for part in parts if "labels" in part for label in part["labels"].tolist()]

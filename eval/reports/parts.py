@@ -10,8 +10,8 @@ from dataclasses import replace
 from fewstep.eval.reports.results import Results
 
 SEPARATE = (
-    "Not all samplers ran from the same seeds. Each set of seeds has tables of its own below: scores "
-    "of different seeds differ by chance, too, and their pictures show different samples."
+    "Not all samplers ran from the same seeds. Each set of seeds has tables of its own below: "
+    "scores of different seeds differ by chance, too, and their pictures show different samples."
 )
 LONGEST = 48
 

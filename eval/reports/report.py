@@ -27,6 +27,7 @@ from fewstep.eval.reports.tables import (
 )
 from fewstep.eval.reports.titles import EXPLAINED, FRONT, metric_title, rank_note, times_note
 
+
 def write_report(results: Results, out: Path, settings: dict[str, Any] | None = None) -> list[Path]:
     """Adds the run to ``results.jsonl`` and makes the report from its lines.
 

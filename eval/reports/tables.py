@@ -98,7 +98,9 @@ def table_points(results: Results, metric: str, guidance: str) -> dict[str, dict
         elif point.values(metric):
             found.setdefault(point.sampler, {})[point.nfe] = point
     for name, best in best_of_grids(results, metric, guidance).items():
-        found[best_grid(name)] = {n: peers[f"{name}:grid={grid}", n] for n, (_, grid) in best.items()}
+        found[best_grid(name)] = {
+            n: peers[f"{name}:grid={grid}", n] for n, (_, grid) in best.items()
+        }
     return found
 
 

@@ -45,7 +45,7 @@ FRONT = (
 TIMES = (
     "Time of sampling, which is network and solver, without warm-up; decoding, features and saving "
     "come on top. The samplers took turns on the same units of samples, so that what else the "
-    "machine did slowed all of them: \"least to most\" is over these units. Bold: the fastest of "
+    'machine did slowed all of them: "least to most" is over these units. Bold: the fastest of '
     "those with as many network evaluations, where no range reaches into another."
 )
 TIMES_APART = (
@@ -109,9 +109,9 @@ def rank_note(results: Results, metric: str) -> str:
 def few_samples(title: str, n: int, dim: int) -> str:
     """The same of a score's title, samples and features."""
     return (
-        f"{title}: {n} samples of {dim} features have a covariance of rank {n - 1} at most, so that "
-        f"this distance is mostly due to the small number: take more than {dim}, better ten times "
-        "as many."
+        f"{title}: {n} samples of {dim} features have a covariance of rank {n - 1} at most, so "
+        f"that this distance is mostly due to the small number: take more than {dim}, better ten "
+        "times as many."
     )
 
 
