@@ -37,4 +37,4 @@ def number_text(value: float) -> str:
     digits, _, power = f"{value:.2e}".partition("e")
     digits = f"{float(digits):g}"
     raised = str(int(power)).translate(RAISED)
-    return f"10{raised}" if digits == "1" else f"{digits}×10{raised}"
+    return f"10{raised}" if digits == "1" else f"{digits}\u00d710{raised}"

@@ -40,6 +40,7 @@ PEER_PREFIX = "diffusers:"
 EXTRA_COSTS = ("backward_rows", "classifier_rows")
 # Left out of files where there is none.
 OPTIONAL = (*EXTRA_COSTS, "seconds_by", "peak_memory", "seeds", "replicates", "seconds_each")
+PARTS = ("replicates", "seconds_each")  # many numbers each, which only ``results.jsonl`` has
 # Guidance, sampler, network calls, and seeds where rows have them.
 ImageKey = tuple[str, str, int, str]
 
@@ -131,12 +132,16 @@ class Results:
     part: int = 0
 
     def to_json(self) -> str:
-        table = {"schema": SCHEMA, "env": self.env, "rows": [row.table() for row in self.rows]}
+        rows = [
+            {key: value for key, value in row.table().items() if key not in PARTS}
+            for row in self.rows
+        ]
+        table = {"schema": SCHEMA, "env": self.env, "rows": rows}
         return json.dumps(table, indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Results":
-        """What :meth:`to_json` wrote, now or in schema 1; without images.
+        """What :meth:`to_json` wrote, now or in schema 1; without images and parts.
 
         Raises:
             ValueError: for another schema.
