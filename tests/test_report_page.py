@@ -87,7 +87,7 @@ def test_text_of_users_is_escaped(where: str) -> None:
 
 
 def test_the_page_says_what_was_run() -> None:
-    texts = " ".join(Elements(page(sample_results())).texts)
+    texts = re.sub(r"\s+", " ", " ".join(Elements(page(sample_results())).texts))
     for fact in (
         "fd-cnn:fashion eeeeeeeeeeeeeeee", "fashion aaaaaaaaaaaaaaaa", "60,000", "ffffffffffffffff",
         "torch 2.14.1", "0123456789ab", "bitwise: the same bits", "FD-fashion-24",
@@ -276,7 +276,7 @@ def test_heads_sort_their_column(browser: Browser) -> None:
 
 
 @needs_chromium
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("width", [400, 800, 1280])
 def test_the_page_never_scrolls_sideways(browser: Browser, width: int) -> None:
     """Wide tables scroll within themselves."""
     (browser.folder / "frame.html").write_text(
