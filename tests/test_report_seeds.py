@@ -116,6 +116,7 @@ def test_merging_goes_by_all_seeds() -> None:
     first, other = sample_results(samplers=("ddim",)), sample_results(samplers=("unipc",))
     first.rows = [replace(row, seed=0, seeds="0-63") for row in first.rows]
     other.rows = [replace(row, seed=0, seeds="0-31,100-131") for row in other.rows]
+    first.settings = other.settings = {"calc": {}}
     with pytest.raises(ValueError, match=r"seeds \['0-63'\] in the one and \['0-31,100-131'\]"):
         merged({"a": first, "b": other})
 
@@ -155,8 +156,12 @@ def test_two_plans_of_one_name_are_told_apart(folder: Path) -> None:
 
 def test_runs_made_at_different_times_show_no_seconds_beside_scores(tmp_path: Path) -> None:
     results = sample_results(samplers=("ddim",), guidance=("none",))
+    write_report(results, tmp_path / "once")
+    assert "time/image" not in _front(tmp_path / "once")  # nobody knows by how much it varies
+    results.rows = [replace(row, seconds_each=[0.01, 0.02]) for row in results.rows]
     write_report(results, tmp_path / "bench")
     assert "| time/image |" in _front(tmp_path / "bench")
+    assert "(10 ms to 20 ms)" in (tmp_path / "bench" / "report.md").read_text()
     for settings in ({"calc": {}}, {"merged": []}):
         results.settings = settings
         write_report(results, tmp_path / "apart")

@@ -87,18 +87,20 @@ def _is_fastest(point: Point, others: Sequence[Point]) -> bool:
 def front_grid(results: Results, metric: str, guidance: str) -> Grid:
     """The points on the Pareto front against network rows, cheapest first.
 
-    Times stand beside them where one run measured all of them side by side.
+    Times stand beside them, with their range, where one run measured all of them side by side.
     """
     form = metric_entry(metric)[2]
+    shown = front(results, metric, guidance)
+    timed = results.is_side_by_side and all(point.seconds_range for point in shown)
     rows = []
-    for point in front(results, metric, guidance):
+    for point in shown:
         value = point.mean(metric)
-        time = Entry(time_text(point.seconds_per_image), point.seconds_per_image)
+        time = f"{time_text(point.seconds_per_image)} ({_range(point).text})"
         rows.append([
             Entry(point.sampler), Entry(f"{point.calls:g}", point.calls),
             Entry(f"{point.network_rows:g}", point.network_rows),
             Entry(f"{value:{form}}{spread(point, metric)}", value),
-            *([time] if results.is_side_by_side else []),
+            *([Entry(time, point.seconds_per_image)] if timed else []),
         ])  # fmt: skip
-    time_head = ["time/image"] if results.is_side_by_side else []
-    return Grid(["sampler", "calls", "evaluations", "score", *time_head], rows)
+    heads = ["sampler", "calls", "evaluations", "score", *(["time/image"] if timed else [])]
+    return Grid(heads, rows)

@@ -82,9 +82,11 @@ def facts(results: Results) -> dict[str, Any]:
     }
 
 
-def _seeds(results: Results) -> list[Any]:
-    if any(row.seeds for row in results.rows):
-        return sorted({row.starts for row in results.rows})
+def _seeds(results: Results) -> list[Any] | None:
+    """Those of all samples; None of a report of ``calc`` from before they were kept."""
+    if "calc" in results.settings:
+        known = all(row.seeds for row in results.rows)
+        return sorted({row.seeds for row in results.rows}) if known else None
     return sorted({row.seed for row in results.rows})
 
 
