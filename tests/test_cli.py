@@ -82,7 +82,7 @@ def test_plan_prints_and_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path = tmp_path / "deep" / "plan.json"
     assert run("plan", "unipc:order=2", "--nfe", "4", "--process", "flow", "--save", str(path)) == 0
     plan = build_plan("unipc:order=2", Flow(), 4)
-    assert capsys.readouterr().out == f"{plan}\n"
+    assert capsys.readouterr().out == f"{plan}\nplan: {path}\n"
     assert Plan.load(path) == plan
     assert [entry.name for entry in path.parent.iterdir()] == ["plan.json"]
     assert run("plan", str(path), "--nfe", "4", "--problem", "mix8-flow") == 0
