@@ -74,7 +74,7 @@ def student(freedom: int) -> float:
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
-    return sum(term / freedom**k for k, term in enumerate(terms))
+    return float(sum(term / freedom**k for k, term in enumerate(terms)))
 
 
 def rounded(found: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
