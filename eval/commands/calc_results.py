@@ -205,7 +205,7 @@ def sampler_names(folders: Sequence[Path], num: int | None = None) -> dict[Path,
                     f"{seeds_text(sorted(seeds & theirs))}, which are no repeats: name one of them"
                 )
         named[key][folder] = made_by, seeds
-    found = {}
+    found: dict[Path, str] = {}
     for key, group in named.items():
         differ = len({json.dumps(made_by) for made_by, _ in group.values()}) > 1
         name = str(json.loads(key)[1])
