@@ -1,4 +1,6 @@
-"""Bytes and seconds as people read them."""
+"""Bytes, seconds and small numbers as people read them."""
+
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def bytes_text(count: float) -> str:
@@ -16,3 +18,23 @@ def seconds_text(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def time_text(seconds: float) -> str:
+    """Three digits in the unit that fits, as in ``50 µs``, ``38.2 ms`` or ``1.5 s``."""
+    if seconds >= 60:
+        return seconds_text(seconds)
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= 0.9995 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns" if seconds else "0 s"
+
+
+def number_text(value: float) -> str:
+    """A number of an axis, as in ``0.05`` or ``2×10⁻⁵``, and never as in ``2e-05``."""
+    if value == 0 or 1e-4 <= abs(value) < 1e5:
+        return f"{value:g}"
+    digits, _, power = f"{value:.2e}".partition("e")
+    digits = f"{float(digits):g}"
+    raised = str(int(power)).translate(RAISED)
+    return f"10{raised}" if digits == "1" else f"{digits}\u00d710{raised}"

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from fewstep.eval.frechet import Array, FrechetReference, as_features
+from fewstep.eval.spread import BLOCKS, deviation, replicates, student
 
 POINTS = 15
-BLOCKS = 20
-STUDENT = 2.093  # 97.5 % quantile of Student's t with BLOCKS - 1 degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -116,12 +115,6 @@ def jackknife(features: Tensor, estimate: Callable[[Tensor], float], *, seed: in
         raise ValueError(
             f"an interval needs at least {2 * BLOCKS} samples, got {len(features)}; raise n"
         )
-    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
-    blocks = order.tensor_split(BLOCKS)
-    others = torch.tensor(
-        [estimate(features[torch.cat(blocks[:i] + blocks[i + 1 :])]) for i in range(BLOCKS)],
-        dtype=torch.float64,
-    )
-    variance = (BLOCKS - 1) / BLOCKS * (others - others.mean()).square().sum()
-    value, half = estimate(features), STUDENT * float(variance.sqrt())
+    value = estimate(features)
+    half = student(BLOCKS - 1) * deviation(replicates(features, estimate, seed=seed))
     return Interval(value, value - half, value + half)

@@ -19,6 +19,7 @@ from fewstep.eval.moments import ExactMoments
 from fewstep.eval.networks.extractors import Extractor, metric_key
 from fewstep.eval.references import Reference, check_features, subset
 from fewstep.eval.sliced import sliced_wasserstein
+from fewstep.eval.spread import FEWEST, replicates
 
 NEED_REAL = ("kid", "prdc", "sw2")  # features of real samples
 
@@ -114,6 +115,8 @@ class SetScores:
         self._reference, self._metrics = reference, tuple(metrics)
         self._key = metric_key(extractor)
         self._moments = ExactMoments(extractor.dim, extractor.scale, extractor.bound)
+        # Of more samples the spread is small, and twenty more distances would take minutes.
+        self._spread = "fd" in metrics and total is not None and FEWEST <= total <= KEPT
         self._kept, self._n, self._finite = KeptRows(total), 0, True
 
     @property
@@ -128,7 +131,7 @@ class SetScores:
 
     @property
     def features(self) -> Tensor:
-        """(k, d) of the samples kept; only the metrics beside ``fd`` keep any."""
+        """(k, d) of the samples kept: for a spread, and by the metrics beside ``fd``."""
         return self._kept.result()
 
     def add(self, features: Tensor, first: int | None = None) -> None:
@@ -149,7 +152,7 @@ class SetScores:
             self._finite = False
             return
         self._moments.add(features)
-        if set(self._metrics) - {"fd"}:
+        if self._spread or set(self._metrics) - {"fd"}:
             self._kept.add(features, first)
 
     def add_sums(self, moments: ExactMoments) -> None:
@@ -196,6 +199,16 @@ class SetScores:
             # Not the first: files often have one class after another.
             found |= self._against(features, real[subset(len(real), KEPT)])
         return found
+
+    def replicates(self) -> dict[str, list[float]]:
+        """The Frechet distance without each twentieth of the samples (:mod:`fewstep.eval.spread`).
+
+        Nothing if it is not known how many samples there would be, of sums, or of more than 10,000.
+        """
+        rows = self.features
+        if not self._spread or not self._finite or len(rows) != self._n:
+            return {}
+        return {self._key: replicates(rows, self._reference.frechet.distance_of_features)}
 
     def _against(self, features: Tensor, real: Tensor) -> dict[str, float]:
         """The metrics that need features of real samples."""

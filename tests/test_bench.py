@@ -24,6 +24,7 @@ from fewstep.eval.reports import pictures
 from fewstep.eval.reports.results import Results, Row, check_writable
 from fewstep.eval.reports.tables import best_of_grids, table
 from fewstep.guidance import CFG
+from fewstep.models.data import CLASS_NAMES
 from fewstep.samplers import DEFAULT_SPECS, build_plan
 from fewstep.types import Level
 
@@ -207,7 +208,7 @@ def test_peers_are_collapsed_to_their_best_grid() -> None:
     assert lines[2:] == [
         "| `ours` | **0.2000** | 0.1000 |",
         "| diffusers a, best grid | 0.3000 (karras) | **0.0500** (linspace) |",
-        "| *forward rows per sample* | 5 | 8 |",
+        "| *network evaluations per sample* | 5 | 8 |",
     ]
 
 
@@ -245,7 +246,8 @@ def test_the_bundled_model_end_to_end(tmp_path: Path) -> None:
     assert fine.metrics["accuracy"] >= 0.5
     assert fine.metrics["fd_fashion"] > 0
     assert results.env["floor"]["fd_fashion"] > 0
-    assert results.images["none", "dpmpp", 6].shape == (10, 1, 28, 28)
+    assert results.images["none", "dpmpp", 6, ""].shape == (10, 1, 28, 28)
+    assert results.labels["none", "dpmpp", 6, ""] == CLASS_NAMES  # a benchmark takes them in turn
     text = (tmp_path / "report.md").read_text()
     assert "FD-fashion" in text
     assert "FID." not in text.replace("not an FID.", "")

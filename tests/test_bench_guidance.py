@@ -128,12 +128,14 @@ def test_random_guidance_has_no_rmse_and_the_report_says_why(tmp_path: Path) -> 
     assert list(results.reference_images) == ["none"]
     text = (tmp_path / "report.md").read_text()
     assert "No RMSE under `icg:1.4`: it draws at random" in text
-    assert "| *forward rows per sample* | 6 |" in text
+    assert "| *network evaluations per sample* | 6 |" in text
     for name in ("rmse-0-none.png", "samples-nfe06-1-icg-1.4.png"):
         assert f"({name})" in text
         assert (tmp_path / name).exists()
     again = run_bench(replace(EXACT, guidance="icg:1.4"))
-    assert torch.equal(again.images["icg:1.4", "ddim", 6], results.images["icg:1.4", "ddim", 6])
+    assert torch.equal(
+        again.images["icg:1.4", "ddim", 6, ""], results.images["icg:1.4", "ddim", 6, ""]
+    )
 
 
 def test_peers_are_told_where_in_the_run_they_are(exact: Problem) -> None:
@@ -264,15 +266,15 @@ def written(guidance: str, rows: float, value: float) -> Row:
 def test_equal_rows_stand_in_one_column() -> None:
     rows = [written("none", 10, 3.0), written("cfg:3", 10, 2.0), written("gfcg:2", 7.6, 2.5)]
     assert equal_rows_table(Results({}, rows), "fd_fashion") == [
-        "| sampler | 8 rows | 10 rows |",
+        "| sampler | 8 evaluations | 10 evaluations |",
         "|:--|--:|--:|",
         "| `ddim`, `none` |  | 3.000 |",
         "| `ddim`, `cfg:3` |  | **2.000** |",
-        "| `ddim`, `gfcg:2` | **2.500** |  |",
+        "| `ddim`, `gfcg:2` | 2.500 |  |",  # on its own, and so the best of nothing
     ]
     env = {"fewstep": "0", "torch": "2", "device": "cpu", "threads": 1}
-    assert "## FD-fashion-8 at equal forward rows" in markdown(Results(env, rows), [])
-    assert "at equal forward rows" not in markdown(Results(env, rows[:1]), [])
+    assert "## FD-fashion-8 at equal network evaluations" in markdown(Results(env, rows), [])
+    assert "at equal network evaluations" not in markdown(Results(env, rows[:1]), [])
 
 
 def test_results_are_read_back() -> None:

@@ -293,3 +293,17 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     (first,), (second,) = (read_runs(out / "results.jsonl") for out in (one, two))
     assert metrics(first) == metrics(second)
     assert not (two / "units").exists()
+
+
+def test_units_tell_times_side_by_side_and_how_much_scores_vary() -> None:
+    """20 samples in units of 8: three times of each sampler, and 20 values without one sample."""
+    results = run_bench(SMALL)
+    for row in results.rows:
+        assert len(row.seconds_each) == 3
+        whole = sum(n * seconds for n, seconds in zip((8, 8, 4), row.seconds_each, strict=True))
+        # Both are rounded: to 0.1 ms, and to four digits.
+        assert whole == pytest.approx(row.seconds, rel=2e-3, abs=1e-4)
+        values = torch.tensor(row.replicates["rmse"], dtype=torch.float64)
+        assert len(values) == 20
+        # Each sample's square is left out once: the mean of their squares is that of all.
+        assert float(values.square().mean().sqrt()) == pytest.approx(row.metrics["rmse"], rel=1e-6)

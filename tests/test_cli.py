@@ -63,7 +63,7 @@ def test_plan_prints_and_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path = tmp_path / "deep" / "plan.json"
     assert run("plan", "unipc:order=2", "--nfe", "4", "--process", "flow", "--save", str(path)) == 0
     plan = build_plan("unipc:order=2", Flow(), 4)
-    assert capsys.readouterr().out == f"{plan}\n"
+    assert capsys.readouterr().out == f"{plan}\nplan: {path}\n"
     assert Plan.load(path) == plan
     assert [entry.name for entry in path.parent.iterdir()] == ["plan.json"]
     assert run("plan", str(path), "--nfe", "4", "--problem", "mix8-flow") == 0
@@ -93,7 +93,7 @@ def test_bench_takes_guidance_in_either_way(
     printed = capsys.readouterr()
     assert printed.err == ""
     assert "No RMSE under `icg:1.4`" in printed.out
-    assert "forward rows per sample" in printed.out
+    assert "network evaluations per sample" in printed.out
     table = json.loads((out / "results.json").read_text())
     texts = [row["guidance"] for row in table["rows"]]
     assert texts == ["none", "cfg:3|interval:0.2,2", "icg:1.4"]
@@ -113,9 +113,9 @@ def test_sample_is_guided_and_says_what_it_cost(
 ) -> None:
     options = ["--n", "2", "--nfe", "4", "--out", str(tmp_path / "grid.png")]
     assert run("sample", *options, "--guidance", "cfg:2") == 0
-    assert "4 calls, 8 forward rows an image" in capsys.readouterr().out
+    assert "4 calls, 8 network evaluations an image" in capsys.readouterr().out
     assert run("sample", *options, "--guidance", "autoguidance:2") == 0
-    assert "4 calls, 8 forward rows an image" in capsys.readouterr().out
+    assert "4 calls, 8 network evaluations an image" in capsys.readouterr().out
     assert run("sample", *options, "--guidance", "classifier:2") == 2
     assert "needs a noisy classifier" in capsys.readouterr().err
 

@@ -69,7 +69,8 @@ def test_it_makes_what_python_makes(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == "reused 0 units, made 6"
     assert re.match(r"spent so far, over all processes: .*network 0\.\d s", out.splitlines()[1])
-    assert out.splitlines()[-1] == f"cli: 22 samples, sha256 {expected}"
+    assert out.splitlines()[-2] == f"cli: 22 samples, sha256 {expected}"
+    assert out.splitlines()[-1].startswith("next: fewstep calc cli ")
     assert err == ""  # no bar where there is no terminal
 
 

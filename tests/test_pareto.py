@@ -1,6 +1,7 @@
 """The Pareto front against its definition."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,22 @@ def test_fronts_of_results_know_what_is_better() -> None:
     """ddim is the best and the cheapest throughout, so more calls are all that helps."""
     results = sample_results()
     for metric in ("rmse", "accuracy"):  # lower and higher is better
-        for cost in ("calls", "seconds_per_image"):
-            found = front(results, metric, "none", cost=cost)
-            assert [(point.sampler, point.nfe) for point in found] == [("ddim", 4), ("ddim", 8)]
+        found = front(results, metric, "none")
+        assert [(point.sampler, point.nfe) for point in found] == [("ddim", 4), ("ddim", 8)]
+
+
+def test_what_a_machine_had_to_do_decides_no_front() -> None:
+    """Four calls that took longer than eight are still the cheaper ones."""
+    results = sample_results()
+    results.rows = [replace(row, seconds=10.0 / row.nfe) for row in results.rows]
+    assert [point.nfe for point in front(results, "rmse", "none")] == [4, 8]
+
+
+def test_gradients_of_the_network_are_a_cost() -> None:
+    """As many forward rows, and as good: the one with backward rows is beaten."""
+    results = sample_results(samplers=("ddim", "unipc"), guidance=("none",), seeds=(0,))
+    results.rows = [
+        replace(row, metrics={"rmse": 1 / row.nfe}, backward_rows=row.nfe * (row.sampler == "ddim"))
+        for row in results.rows
+    ]
+    assert {point.sampler for point in front(results, "rmse", "none")} == {"unipc"}

@@ -171,7 +171,7 @@ def test_sample_and_gen_take_tuned_plans(tmp_path: Path, capsys) -> None:
     out = tmp_path / "s.png"
     asked = ("sample", "--sampler", tmp_path / "m", "--n", "2", "--out", out)
     assert call(*asked, "--nfe", "3") == 0
-    assert "3 calls, 3 forward rows an image" in capsys.readouterr().out
+    assert "3 calls, 3 network evaluations an image" in capsys.readouterr().out
     assert call(*asked, "--nfe", "5") == 2
     assert "makes 3 calls, not 5" in capsys.readouterr().err
     assert call("gen", "-s", tmp_path / "m", "-o", tmp_path / "run", "--seeds", "0-3") == 2

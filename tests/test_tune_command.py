@@ -116,7 +116,7 @@ def test_what_is_written_and_said(made: Made) -> None:
     assert lines[0].startswith("calls of the network take about ")
     assert "which m4.json cannot hold" in lines[1]  # no start by a Gaussian
     assert lines[2].startswith("the teacher's own error: ")
-    for text in ("  tuned", "(start)", "8 calls", "median, 4 calls", "validation over training",
+    for text in ("  tuned", "(start)", "8 calls", "median, 4 calls", "on fresh noises the error is",
                  "of the best fixed sampler at 8", "plan: m4.json", "report: m4.html"):  # fmt: skip
         assert text in made.printed
     assert all(f"  {spec} " in made.printed for spec in FIXED)
@@ -228,7 +228,7 @@ def test_classes_guidance_and_a_start_by_a_gaussian(made: Made) -> None:
     assert tuned["guidance"] == "cfg:2"
     assert {path.name for path in out.iterdir()} == {CONFIG, START, "report.html"}
     assert isinstance(load_start(out), ClassGaussians)
-    assert "starts from a Gaussian at sigma/alpha" in printed
+    assert "solved in one step down to sigma/alpha" in printed
     problem = load_problem(name)
     split = split_noises(problem, 0, {"report": 128})["report"]
     goal = cached_teacher(problem, split.noise, split.labels, CFG(2.0)).end

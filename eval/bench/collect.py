@@ -13,15 +13,18 @@ from torch import Tensor
 from fewstep.eval.bench.jobs import Job
 from fewstep.eval.bench.setup import environment
 from fewstep.eval.bench.units import COSTS, REFERENCE, Case, Numbers, Work
+from fewstep.eval.class_names import class_names
 from fewstep.eval.clock import PHASES
 from fewstep.eval.exact_metrics import exact_scores
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.networks.features import fd_floor
+from fewstep.eval.problems.prompts import read_prompts
 from fewstep.eval.reports.results import Results, Row
 from fewstep.eval.scores import SetScores
+from fewstep.eval.spread import FEWEST, replicates, rounded
 from fewstep.models.data import to_signed
 
-MEANS = ("rmse", "feature_rmse", "accuracy")  # kept as a sum and a count
+MEANS = ("rmse", "feature_rmse", "accuracy")  # kept as a sum and a count, and sample by sample
 
 
 def collect(work: Work, shards: ShardFolder) -> Results:
@@ -50,7 +53,10 @@ def collect(work: Work, shards: ShardFolder) -> Results:
             rows = _rows(work, case, job, totals)
             results.rows += rows
             if totals[0].shown is not None:
-                results.images[text, job.sampler, rows[0].nfe] = to_signed(totals[0].shown)
+                key = (text, job.sampler, rows[0].nfe, "")
+                results.images[key] = to_signed(totals[0].shown)
+                if totals[0].labels is not None:
+                    results.labels[key] = _names(work, totals[0].labels.tolist())
     return results
 
 
@@ -63,8 +69,12 @@ class _Total:
     samples: list[Tensor] = field(default_factory=list)
     peak_memory: int = 0
     shown: Tensor | None = None
+    labels: Tensor | None = None
+    each: dict[str, list[Tensor]] = field(default_factory=dict)
+    seconds_each: list[float] = field(default_factory=list)
 
-    def add(self, numbers: Numbers) -> None:
+    def add(self, numbers: Numbers, rows: int) -> None:
+        """Takes in a unit of ``rows`` samples."""
         for name in (*MEANS, "costs", "seconds"):
             if name in numbers:
                 self.sums[name] = self.sums.get(name, torch.zeros(())) + numbers[name]
@@ -74,6 +84,23 @@ class _Total:
             self.samples.append(numbers["samples"])
         self.peak_memory = max(self.peak_memory, int(numbers.get("peak_memory", 0)))
         self.shown = numbers.get("shown", self.shown)
+        self.labels = numbers.get("labels", self.labels)
+        for name in MEANS:
+            if f"{name}_each" in numbers:
+                self.each.setdefault(name, []).append(numbers[f"{name}_each"])
+        if "seconds" in numbers:
+            seconds = dict(zip(PHASES, numbers["seconds"].tolist(), strict=True))
+            self.seconds_each.append((seconds["network"] + seconds["solver"]) / rows)
+
+    def replicates(self) -> dict[str, list[float]]:
+        """Metrics without some of the samples each; those that are not finite are left out."""
+        found = {} if self.scores is None else self.scores.replicates()
+        for name, parts in self.each.items():
+            values = torch.cat(parts)
+            if len(values) >= FEWEST:
+                estimate = _mean_of if name == "accuracy" else _root_mean
+                found[name] = replicates(values, estimate)
+        return {name: values for name, values in found.items() if all(map(math.isfinite, values))}
 
     def metrics(self, work: Work) -> dict[str, float]:
         """By name; those that do not apply, or are not finite, are left out."""
@@ -95,8 +122,23 @@ def _total(work: Work, case: int, job: str, repeat: int, paths: Mapping[int, Pat
     for batch in work.batches_of(repeat):
         with safe_open(paths[work.unit(batch, case, job)], "pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-            total.add({name[len(prefix) :]: file.get_tensor(name) for name in names})
+            numbers = {name[len(prefix) :]: file.get_tensor(name) for name in names}
+        total.add(numbers, work.rows(batch))
     return total
+
+
+def _mean_of(values: Tensor) -> float:
+    return float(values.mean())
+
+
+def _root_mean(values: Tensor) -> float:
+    return float(values.mean().sqrt())
+
+
+def _names(work: Work, labels: list[int]) -> tuple[str, ...]:
+    prompts = work.bench.prompts
+    texts = [] if prompts is None else read_prompts(prompts)
+    return tuple(class_names(work.bench.problem, labels, texts))
 
 
 def _mean(repeats: list[dict[str, float]]) -> dict[str, float]:
@@ -121,7 +163,8 @@ def _row(work: Work, case: Case, job: Job, repeat: int, total: _Total) -> Row:
         round(seconds["network"] + seconds["solver"], 4),
         each["backward_rows"], each["classifier_rows"],
         seconds_by={name: round(spent, 4) for name, spent in seconds.items() if spent},
-        peak_memory=total.peak_memory,
+        peak_memory=total.peak_memory, replicates=rounded(total.replicates()),
+        seconds_each=[float(f"{spent:.4g}") for spent in total.seconds_each],
     )  # fmt: skip
 
 
@@ -140,6 +183,7 @@ def _facts(work: Work) -> dict[str, Any]:
             "name": extractor.name,
             "sha256": extractor.fingerprint,
             "comparable": extractor.comparable,
+            "dim": extractor.dim,
         },
         "ref": reference.describe(),
     }

@@ -267,6 +267,7 @@ class BatchRun:
             numbers["samples"] = x.cpu()
         if reference is not None:
             numbers["rmse"] = _squares(x, reference)
+            numbers["rmse_each"] = _squares_each(x, reference)
         costs = [float(getattr(meter.counters, name)) for name in COSTS]
         seconds = clock.seconds()
         numbers["costs"] = torch.tensor(costs, dtype=torch.float64)
@@ -288,6 +289,8 @@ class BatchRun:
             images = self.work.problem.images(x if extractor else x[: self._shown])
         if self._shown:
             numbers["shown"] = quantised(images[: self._shown].nan_to_num(0.0)).cpu()
+            if self.batch.labels is not None:
+                numbers["labels"] = self.batch.labels[: self._shown].cpu().clone()
         if extractor is None:
             return numbers, None
         with clock.phase("features"):
@@ -295,9 +298,11 @@ class BatchRun:
         numbers["features"] = features.cpu()
         if reference_features is not None:
             numbers["feature_rmse"] = _squares(features, reference_features)
+            numbers["feature_rmse_each"] = _squares_each(features, reference_features)
         if isinstance(extractor, FashionExtractor) and self.batch.labels is not None:
             right = extractor.logits(features).argmax(1) == self.batch.labels
             numbers["accuracy"] = torch.tensor([float(right.sum()), len(right)]).double()
+            numbers["accuracy_each"] = right.double().cpu()
         return numbers, features
 
 
@@ -321,3 +326,8 @@ def _squares(x: Tensor, other: Tensor) -> Tensor:
     """Sum of squared differences, and of how many."""
     total = (x.double() - other.double()).square().sum()
     return torch.stack([total, torch.full_like(total, x.numel())]).cpu()
+
+
+def _squares_each(x: Tensor, other: Tensor) -> Tensor:
+    """(n,) mean squared difference of each sample, for how much the mean of all varies."""
+    return (x.double() - other.double()).square().flatten(1).mean(1).cpu()

@@ -132,23 +132,30 @@ def _generate(
 
 
 def _report(out: Path, done: "list[Summary]", quiet: bool, progress: Progress) -> None:
-    """Looks at all that is there, by checksum.
+    """Looks at all that is there, by checksum, and draws the first samples.
 
     Raises:
-        ValueError: if a unit is not.
+        ValueError: if a unit is not there.
     """
+    from fewstep.eval.commands.next_steps import after_gen
+    from fewstep.eval.generate.contact_sheet import write_contact_sheet
     from fewstep.eval.generate.generation import Summary
     from fewstep.eval.generate.verification import verify
 
     found = verify(out)
+    sheet = None if found.missing else write_contact_sheet(out)
     progress.close()
     if not quiet:
         typer.echo(Summary.of_all(done))
         times = [f"{name} {seconds:.1f} s" for name, seconds in found.seconds_by.items()]
         typer.echo(f"spent so far, over all processes: {', '.join(times)}")
+        if sheet is not None:
+            typer.echo(f"first samples: {sheet}")
         typer.echo(f"{out}: {found.rows} samples, sha256 {found.hash}")
     if found.missing:
         raise ValueError(
             f"{len(found.missing)} units are missing in {out}: another process failed, or its "
             "files were changed; start the same command again"
         )
+    if not quiet:
+        typer.echo(after_gen(out))

@@ -37,7 +37,7 @@ def _report(folders: list[Path], out: Path | None, progress: Progress) -> None:
     if len(folders) == 1 and out in (None, folders[0]) and (folders[0] / LINES).exists():
         rebuild(folders[0])
         progress.close()
-        typer.echo(f"report: {folders[0] / 'report.html'}")
+        _tell(folders[0])
         return
     if len(folders) > 1 and out is None:
         raise ValueError("several folders need --out, the folder of their report")
@@ -48,4 +48,9 @@ def _report(folders: list[Path], out: Path | None, progress: Progress) -> None:
     target = out or folders[0]
     write_report(results, target)
     progress.close()
-    typer.echo(f"report: {target / 'report.html'}")
+    _tell(target)
+
+
+def _tell(folder: Path) -> None:
+    typer.echo(f"report: {folder / 'report.html'}, pictures and tables beside it")
+    typer.echo(f"next: open {folder / 'report.html'} in a browser")

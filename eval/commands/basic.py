@@ -12,6 +12,7 @@ from fewstep.eval.bench.guides import Meter, read_guidance
 from fewstep.eval.bench.jobs import guided_plan
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.sweeps import Sweep
+from fewstep.eval.commands.next_steps import command, next_line
 from fewstep.eval.commands.text import print_line, print_table
 from fewstep.eval.limits import MAX_PICTURE, check_seed
 from fewstep.eval.problems import load_problem
@@ -23,7 +24,7 @@ from fewstep.eval.reports.results import (
     check_writable,
     metric_entry,
 )
-from fewstep.eval.reports.summary import without_reference
+from fewstep.eval.reports.summary import few_notes, without_reference
 from fewstep.eval.reports.tables import best_of_grids, costs, seed_spread, subject
 from fewstep.eval.reports.titles import metric_title
 from fewstep.models import data
@@ -47,7 +48,13 @@ def run_and_report(sweep: Sweep, progress: Progress) -> None:
         for metric in results.metrics:
             if results.metric(metric, guidance):
                 print_table(score_table(results, metric, guidance))
-    for line in (*without_reference(results), f"report: {sweep.out / 'report.html'}"):
+    again = command("fewstep", "bench", sweep.out / "sweep.yaml")
+    for line in (
+        *without_reference(results),
+        *few_notes(results),
+        f"report: {sweep.out / 'report.html'}",
+        next_line(f"open it in a browser; {again} with other options, as in --n {4 * sweep.n}"),
+    ):
         print_line(line)
 
 
@@ -136,8 +143,11 @@ def draw(drawing: Drawing, out: Path, progress: Progress) -> None:
     progress.at(drawing.n, drawing.n)
     _write_columns(torch.cat(images), drawing, plan.calls, out)
     progress.close()
-    cost = f"{plan.calls} calls, {rows_made / drawing.n:g} forward rows an image"
+    cost = f"{plan.calls} calls, {rows_made / drawing.n:g} network evaluations an image"
     print(f"{out}: {drawing.n} images, {plan.name}, {cost}")
+    guided = () if drawing.guidance == "none" else ("-g", drawing.guidance)
+    many = ("gen", "-s", drawing.sampler, "--nfe", plan.calls, *guided, "--seeds", "0-999")
+    print(next_line(f"{command('fewstep', *many, '-o', 'runs/samples')} for many, to be scored"))
 
 
 def _write_columns(images: torch.Tensor, drawing: Drawing, calls: int, out: Path) -> None:

@@ -9,23 +9,28 @@ from typing import Any
 
 from fewstep.eval.commands.calc_console import Use, tell_of_skipped
 from fewstep.eval.commands.calc_results import (
+    RESULT,
     Calculation,
     check_one_problem,
+    sampler_names,
     save_result,
     to_results,
 )
+from fewstep.eval.commands.next_steps import after_scores
 from fewstep.eval.commands.text import print_line as say
 from fewstep.eval.commands.text import print_table
 from fewstep.eval.generate.differences import differing
+from fewstep.eval.generate.seeds import read_seeds
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.images.calculate import SetScore, calculate, extractor_for, find_reference
 from fewstep.eval.images.paired import paired_difference
 from fewstep.eval.images.samples import Samples, open_samples
-from fewstep.eval.images.sources import open_images
+from fewstep.eval.images.sources import is_generated, open_images
 from fewstep.eval.limits import check_repeats
 from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.paths import check_folder_name
-from fewstep.eval.reports.lines import LINES, append_run
+from fewstep.eval.reports.lines import LINES, read_runs
+from fewstep.eval.reports.report import write_report
 from fewstep.eval.reports.results import check_writable
 from fewstep.eval.scores import METRIC_CHOICES
 from fewstep.progress import Progress
@@ -81,9 +86,12 @@ def run_calc(asked: Asked, use: Use, progress: Progress) -> None:
         calculation = _calculation(asked, asked.ref, extractor, use, progress)
     pairs = [] if asked.paired is None else _pairs(asked, asked.paired, use)
     progress.close()
+    written: list[str] = []
     if calculation is not None and asked.out is not None:
-        _keep(calculation, asked.out, [Path(name) for name in asked.samples])
+        written = _keep(calculation, asked.out, [Path(name) for name in asked.samples])
     if asked.json:
+        for line in written:
+            say(line, stderr=True)  # so that what is printed stays JSON
         table = {} if calculation is None else json.loads(calculation.to_json())
         table |= {"paired": pairs} if pairs else {}
         print(json.dumps(table, indent=1))
@@ -96,6 +104,16 @@ def run_calc(asked: Asked, use: Use, progress: Progress) -> None:
             f"{pair['samples']} and {pair['other']}: RMSE {pair['rmse']:.6f} of {pair['n']} pairs "
             f"in [-1, 1], {psnr}"
         )
+    for line in (*written, *_next(asked)):
+        say(line)
+
+
+def _next(asked: Asked) -> list[str]:
+    """The command to type next, where there is one."""
+    folders = [Path(name) for name in asked.samples]
+    if asked.ref is None or not all(is_generated(folder) for folder in folders):
+        return []
+    return [after_scores(folders, asked.ref, asked.out, ",".join(asked.metrics))]
 
 
 def _calculation(
@@ -106,7 +124,7 @@ def _calculation(
         for name in asked.samples
     ]
     if asked.out is not None:
-        _check_folders(asked.out, sets)
+        _check_folders(asked.out, sets, asked.num)
     progress.stage("reference")
     reference = find_reference(
         ref, extractor, metrics=asked.metrics, batch=use.batch, on_error=use.on_error,
@@ -129,14 +147,24 @@ def _calculation(
 
 
 def _are_repeats(sets: list[Samples]) -> bool:
-    """Whether they differ in their seeds, and in nothing else, as far as it is known."""
-    configs = [{} if one.folder is None else ShardFolder(one.folder).config() for one in sets]
-    seeds = {config.get("seeds", one.name) for config, one in zip(configs, sets, strict=True)}
+    """Whether they differ in their seeds, and in nothing else.
+
+    That is known of folders of ``fewstep gen``, if no seed is in two of them; other sets of images
+    may be of any sampler.
+    """
+    if len(sets) == 1:
+        return True
+    configs, seeds = [], list[int]()
+    for samples in sets:
+        if samples.folder is None:
+            return False
+        configs.append(ShardFolder(samples.folder).config())
+        seeds += read_seeds(configs[-1]["seeds"])[: samples.n]
     others = {key for config in configs[1:] for key in differing(configs[0], config)}
-    return not others - set(NOT_OF_SAMPLES) and len(seeds) == len(sets)
+    return not others - set(NOT_OF_SAMPLES) and len(set(seeds)) == len(seeds)
 
 
-def _check_folders(out: Path, sets: list[Samples]) -> None:
+def _check_folders(out: Path, sets: list[Samples], num: int | None) -> None:
     check_folder_name(out, "--out")
     for samples in sets:
         if samples.folder is None:
@@ -145,16 +173,24 @@ def _check_folders(out: Path, sets: list[Samples]) -> None:
                 f"{samples.name} is none: use --json > FILE"
             )
         check_writable(samples.folder)
-    check_one_problem([samples.folder for samples in sets if samples.folder is not None])
+    folders = [samples.folder for samples in sets if samples.folder is not None]
+    check_one_problem(folders)
     if len({samples.n for samples in sets}) > 1:
         raise ValueError("--out takes sets of equal size; use --num, or keep them in two")
+    sampler_names(folders, num)  # raises for samples that are there twice
     check_writable(out)
 
 
-def _keep(calculation: Calculation, out: Path, folders: list[Path]) -> None:
+def _keep(calculation: Calculation, out: Path, folders: list[Path]) -> list[str]:
+    """Writes the run, its report and each folder's result; says what is where."""
+    results = to_results(calculation, folders)  # raises before anything is written
+    older = len(read_runs(out / LINES)) if (out / LINES).is_file() else 0
     for folder in folders:
         save_result(calculation, folder)
-    append_run(to_results(calculation, folders), out / LINES)
+    write_report(results, out)
+    lines = [f"scores: {folder / RESULT}" for folder in folders]
+    alone = f"; its {older} older runs are in {LINES} and not on the page" if older else ""
+    return [*lines, f"report: {out / 'report.html'}{alone}"]
 
 
 def _pairs(asked: Asked, other: str, use: Use) -> list[dict[str, Any]]:

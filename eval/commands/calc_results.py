@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,28 @@ from rich.markup import escape
 from rich.table import Table
 
 import fewstep
-from fewstep.eval.generate.collected import unit_tensors
+from fewstep.eval.generate.contact_sheet import first_samples
 from fewstep.eval.generate.differences import differing
 from fewstep.eval.generate.durable import write_durably
-from fewstep.eval.generate.seeds import read_seeds
+from fewstep.eval.generate.seeds import read_seeds, seeds_text
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import Verification, verify
 from fewstep.eval.images.calculate import SetScore, column_title
-from fewstep.eval.networks.extractors import Extractor, comparison_note
+from fewstep.eval.networks.extractors import Extractor, comparison_note, metric_key
 from fewstep.eval.references import Reference
 from fewstep.eval.repeats import Summary
 from fewstep.eval.reports.results import Results, Row, metric_entry
+from fewstep.eval.reports.titles import few_samples
+from fewstep.eval.spread import rounded
 from fewstep.models.data import to_signed
 
 RESULT = "result.json"
 FORMAT = 1
 SHOWN = 12  # images kept for a look
+SPREAD = (
+    "± is the standard deviation from one set of so many samples to another, by the jackknife: "
+    "smaller differences may be chance"
+)
 SHARED = ("problem", "fingerprint", "process", "shape", "dtype", "classes")
 ANSWERED = ("answers", "decoder")  # which folders of former versions lack
 
@@ -73,6 +79,7 @@ class Calculation:
                 "name": extractor.name,
                 "sha256": extractor.fingerprint,
                 "comparable": extractor.comparable,
+                "dim": extractor.dim,
             },
             "ref": self.reference.describe(),
         }
@@ -81,7 +88,10 @@ class Calculation:
         """Everything there is to know."""
         table = {
             "format": FORMAT, "fewstep": fewstep.__version__, **self.facts(), "note": self.note,
-            "asked": self.asked, "sets": [score.table() for score in self.scores],
+            "asked": self.asked, "sets": [
+                score.table() | ({"spread": score.spread} if score.spread else {})
+                for score in self.scores
+            ],
         }  # fmt: skip
         summary = {
             key: {"values": found.values, "min": found.min, "mean": found.mean, "sd": found.sd}
@@ -102,7 +112,7 @@ class Calculation:
             parts = self.asked["repeats"] > 1
             part = f" [{score.first}:{score.first + score.n}]" if parts else ""
             cells = [
-                _number(key, score.metrics[key]) if n == score.n and key in score.metrics else ""
+                _number(key, score) if n == score.n and key in score.metrics else ""
                 for key, n in columns
             ]
             table.add_row(escape(f"{score.samples}{part}"), *cells)
@@ -117,7 +127,19 @@ class Calculation:
             f"{reference.name}, {f'{of} samples' if of else 'of unknown size'}, hash "
             f"{reference.hash[:8]}"
         ]
-        return lines + ([self.note] if self.note else [])
+        if any(score.spread for score in self.scores):
+            lines.append(SPREAD)
+        return [*lines, *self._few(), *([self.note] if self.note else [])]
+
+    def _few(self) -> list[str]:
+        """That some sets are too small for a covariance of full rank."""
+        sizes = {score.n: score for score in self.scores if score.n <= self.extractor.dim}
+        key = metric_key(self.extractor)
+        return [
+            few_samples(column_title(self.extractor, key, n), n, self.extractor.dim)
+            for n, score in sorted(sizes.items())
+            if key in score.metrics
+        ]
 
     def summary_lines(self) -> list[str]:
         """All values of each metric with min, mean and sd."""
@@ -143,19 +165,54 @@ def to_results(calculation: Calculation, folders: Sequence[Path]) -> Results:
     """
     results = Results(_environment(folders) | calculation.facts(), [])
     results.settings = {"calc": calculation.asked}
+    names = sampler_names(folders, calculation.asked["num"])
     for folder in folders:
         config, found = ShardFolder(folder).config(), verify(folder)
-        results.rows.extend(
-            _row(config, found, score, _peak_memory(folder))
+        rows = [
+            replace(_row(config, found, score, _peak_memory(folder)), sampler=names[folder])
             for score in calculation.scores
             if Path(score.samples) == folder
-        )
-        if config["keep"] == "images":
-            key = (config["guidance"], config["sampler"], config["nfe"])
-            images = next(unit_tensors(folder))["images"][:SHOWN]
-            if images.ndim == 4:
-                results.images.setdefault(key, to_signed(images))
+        ]
+        results.rows += rows
+        if config["keep"] == "images" and len(config["image_shape"]) == 3:
+            row, shown = rows[0], first_samples(folder, SHOWN)
+            key = (row.guidance, row.sampler, row.nfe, row.seeds)
+            results.images[key], results.labels[key] = to_signed(shown.images), shown.names
     return results
+
+
+def sampler_names(folders: Sequence[Path], num: int | None = None) -> dict[Path, str]:
+    """What the sampler of each folder is called in a report.
+
+    That is its name, with the folder's where two of one name are not the same: saved plans may be
+    called alike.
+
+    Args:
+        folders: of ``fewstep gen``.
+        num: how many samples of each count; all if None.
+
+    Raises:
+        ValueError: if two folders hold the same samples.
+    """
+    named: dict[str, dict[Path, Any]] = {}
+    for folder in folders:
+        config = ShardFolder(folder).config()
+        key = json.dumps([config[name] for name in ("guidance", "sampler", "nfe")])
+        made_by = [config[name] for name in ("plan", "guidance_models")]
+        seeds = set(read_seeds(config["seeds"])[:num])
+        for other, (there, theirs) in named.setdefault(key, {}).items():
+            if there == made_by and seeds & theirs:
+                raise ValueError(
+                    f"{other} and {folder} hold samples of the same sampler and the same seeds, "
+                    f"{seeds_text(sorted(seeds & theirs))}, which are no repeats: name one of them"
+                )
+        named[key][folder] = made_by, seeds
+    found: dict[Path, str] = {}
+    for key, group in named.items():
+        differ = len({json.dumps(made_by) for made_by, _ in group.values()}) > 1
+        name = str(json.loads(key)[1])
+        found |= {folder: f"{name} ({folder.name})" if differ else name for folder in group}
+    return found
 
 
 def check_one_problem(folders: Sequence[Path]) -> dict[str, Any]:
@@ -203,13 +260,14 @@ def _row(config: dict[str, Any], found: Verification, score: SetScore, memory: i
             seconds[phase] = seconds.get(phase, 0.0) + spent * share
     # The filling of a last unit is sampled, too, and no one's cost.
     rows = sum(record.network_rows for record in records) / len(records) / config["unit_size"]
+    seeds = read_seeds(config["seeds"])[score.first : score.first + score.n]
     return Row(
         config["sampler"], config["nfe"], _short(sum(r.calls for r in records) / len(records)),
-        _short(rows), read_seeds(config["seeds"])[score.first], score.n, config["problem"],
+        _short(rows), seeds[0], score.n, config["problem"],
         config["guidance"], score.metrics,
         round(seconds.get("network", 0.0) + seconds.get("solver", 0.0), 4),
         seconds_by={phase: round(spent, 4) for phase, spent in seconds.items() if spent},
-        peak_memory=memory,
+        peak_memory=memory, seeds=seeds_text(seeds), replicates=rounded(score.replicates),
     )  # fmt: skip
 
 
@@ -228,5 +286,7 @@ def _short(mean: float) -> int | float:
     return int(mean) if mean == int(mean) else round(mean, 2)
 
 
-def _number(key: str, value: float) -> str:
-    return f"{value:{metric_entry(key)[2]}}"
+def _number(key: str, score: SetScore) -> str:
+    form = metric_entry(key)[2]
+    spread = f" ± {score.spread[key]:{form}}" if key in score.spread else ""
+    return f"{score.metrics[key]:{form}}{spread}"

@@ -1,11 +1,13 @@
 """What ``fewstep ref``, ``verify``, ``export`` and ``convert`` do."""
 
 from pathlib import Path
+from shlex import quote
 
 import torch
 
 from fewstep.eval.commands.calc_console import Use, tell_of_skipped
 from fewstep.eval.commands.calc_results import RESULT
+from fewstep.eval.commands.next_steps import REAL, next_line
 from fewstep.eval.commands.text import print_line as say
 from fewstep.eval.generate import collected
 from fewstep.eval.generate.differences import model_changes
@@ -52,6 +54,7 @@ def run_ref(data: str, out: Path, features: int, seed: int, use: Use, progress: 
         f"{out}: {known.n} images, {extractor.name}, weights {extractor.fingerprint[:8]}, features "
         f"of {kept}, dataset {str(known.dataset_hash)[:8]}"
     )
+    say(next_line(f"fewstep calc SAMPLES --ref {quote(str(out))}"))
 
 
 def run_verify(
@@ -101,6 +104,8 @@ def run_verify(
     for line in problems:
         say(line)
     say(f"{folder} {'does not hold' if problems else 'holds'}")
+    if found.missing:
+        say(next_line("the fewstep gen that it was made by, which makes what is missing"))
     return not problems
 
 
@@ -134,6 +139,7 @@ def run_export(folder: Path, out: Path, progress: Progress) -> None:
         collected.export_png(folder, out)
     progress.close()
     say(f"{out}: {open_images(folder).n} images")
+    say(next_line(f"fewstep calc {quote(str(out))} --ref {REAL}"))
 
 
 def run_convert(statistics: Path, out: Path, metric: str) -> None:

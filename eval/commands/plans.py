@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fewstep.eval.commands.entries import PROCESSES
+from fewstep.eval.commands.next_steps import command, next_line
 from fewstep.eval.commands.text import print_table
 from fewstep.eval.folders import all_or_nothing, check_writable
 from fewstep.eval.problems import PROBLEMS, load_problem
@@ -68,6 +69,13 @@ def show_plan(
     if tuned:
         _show_tables(shown)
         print("--plot PATH.png draws both" if plot is None else f"picture: {plot}")
+    elif plot is not None:
+        print(f"picture: {plot}")
+    if save is not None:
+        print(f"plan: {save}")
+        where = () if problem is None else ("--problem", problem)
+        if problem is not None or process in (None, DEFAULT_PROCESS):  # that of bench's own problem
+            print(next_line(command("fewstep", "bench", "-s", save, "--nfe", plan.calls, *where)))
 
 
 def _plan(spec: str, nfe: int | None, process: str | None, problem: str | None) -> Plan:

@@ -1,5 +1,6 @@
 """What ``fewstep tune`` does."""
 
+from fewstep.eval.commands.next_steps import command, next_line
 from fewstep.eval.commands.text import print_line, print_table
 from fewstep.eval.tune.report import error_table, page_of, subject
 from fewstep.eval.tune.run import run_tune
@@ -20,5 +21,9 @@ def tune_and_report(settings: TuneSettings, progress: Progress) -> None:
     lines = made.summary()
     if settings.out is not None:
         lines += [f"plan: {settings.out}", f"report: {page_of(settings.out)}"]
+        guided: tuple[str, ...] = () if settings.guidance == "none" else ("-g", settings.guidance)
+        guided += () if settings.prompts is None else ("--prompts", str(settings.prompts))
+        bench = ("bench", "--problem", settings.problem, "-s", settings.out, "--nfe", settings.nfe)
+        lines.append(next_line(command("fewstep", *bench, *guided)))
     for line in lines:
         print_line(line)

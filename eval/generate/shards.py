@@ -141,10 +141,15 @@ class ShardFolder:
         Raises:
             FileNotFoundError, ValueError: as :meth:`config`, or if that was not told.
         """
-        self.config()
-        options: dict[str, Any] | None = json.loads((self.path / CONFIG).read_text())["options"]
+        options = self.options_or_none()
         if options is None:
             raise ValueError(f"{self.path / CONFIG} does not tell how it was asked for")
+        return options
+
+    def options_or_none(self) -> dict[str, Any] | None:
+        """As :meth:`options`; None if that was not told."""
+        self.config()
+        options: dict[str, Any] | None = json.loads((self.path / CONFIG).read_text())["options"]
         return options
 
     def note(self, rank: int, facts: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from fewstep.eval.references import BUNDLED as BUNDLED_REFERENCES
 from fewstep.eval.references import FEATURES, Reference, load_reference
 from fewstep.eval.reports.titles import feature_title
 from fewstep.eval.scores import SetScores, needs_features
+from fewstep.eval.spread import deviation
 from fewstep.eval.statistics_files import load_statistics
 
 DEFAULT_EXTRACTOR = "inception:edm"
@@ -36,6 +37,7 @@ class SetScore:
         samples_hash: of the images of the whole set.
         statistics_hash: SHA-256 of the exact sums of these n.
         metrics: by key, see :class:`SetScores`.
+        replicates: the same without some of the samples each, see :mod:`fewstep.eval.spread`.
     """
 
     samples: str
@@ -44,10 +46,16 @@ class SetScore:
     samples_hash: str
     statistics_hash: str
     metrics: dict[str, float]
+    replicates: dict[str, list[float]] = field(default_factory=dict)
 
     def table(self) -> dict[str, Any]:
-        """The fields by name."""
-        return asdict(self)
+        """The fields by name, of which one can see whether two sets are the same."""
+        return {name: value for name, value in asdict(self).items() if name != "replicates"}
+
+    @property
+    def spread(self) -> dict[str, float]:
+        """By key, the standard deviation of a score from one set of as many samples to another."""
+        return {key: deviation(values) for key, values in self.replicates.items()}
 
 
 def calculate(
@@ -97,7 +105,7 @@ def calculate(
 def _score(samples: Samples, first: int, scores: SetScores) -> SetScore:
     return SetScore(
         samples.name, first, scores.n, samples.hash(), statistics_hash(scores.sums),
-        scores.result(),
+        scores.result(), scores.replicates(),
     )  # fmt: skip
 
 

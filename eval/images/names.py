@@ -22,6 +22,8 @@ USUAL = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".pp
 NO_PICTURES = (
     "EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "ICO", "ICNS", "CUR", "DCX", "FITS", "SPIDER",
 )  # fmt: skip
+# What `fewstep gen` draws of its first samples, in their folder: a picture of images, and none.
+CONTACT_SHEET = "contact_sheet.png"
 
 
 class Names(NamedTuple):
@@ -46,6 +48,7 @@ def image_names(path: Path) -> Names:
     found, twice = (_walk(path), 0) if path.is_dir() else _members(path)
     seen = [name for name in found if not _is_of_the_system(PurePosixPath(name))]
     images = [name for name in seen if _is_image(PurePosixPath(name)) and not _is_hidden(name)]
+    images = [name for name in images if PurePosixPath(name).name != CONTACT_SHEET]
     others = _counted(PurePosixPath(name) for name in set(seen).difference(images))
     if twice:
         others += [f"{twice} of a name that a later one has again"]
@@ -118,11 +121,16 @@ def _is_image(name: PurePosixPath) -> bool:
     return name.suffix.lower() in suffixes()
 
 
+def _kind(name: PurePosixPath) -> str:
+    if name.name == CONTACT_SHEET:
+        return CONTACT_SHEET
+    return name.suffix.lower() or "without a suffix"
+
+
 def _counted(names: Iterable[PurePosixPath]) -> list[str]:
     """``3 .txt``, ``1 .json``: the most first."""
     kinds = Counter(
-        ("hidden " if _is_hidden(str(name)) else "") + (name.suffix.lower() or "without a suffix")
-        for name in names
-    )
+        ("hidden " if _is_hidden(str(name)) else "") + _kind(name) for name in names
+    )  # fmt: skip
     ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     return [f"{count} {kind}" for kind, count in ordered]

@@ -28,12 +28,18 @@ def read_prompts(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"no prompts at {path}; give a text file with one prompt a line")
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    if prompts := [line.strip() for line in lines if line.strip()]:
+    if prompts := prompt_lines(text):
         return prompts
     raise ValueError(f"{path} holds no prompt; write one a line")
+
+
+def prompt_lines(text: str) -> list[str]:
+    """The prompts of a text, one a line without blank lines: prompt i is label i."""
+    lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines())
+    return [line for line in lines if line]
 
 
 class PromptDenoiser:

@@ -34,7 +34,7 @@ def draw_curves(
     label: str,
     background: Series | None = None,
     levels: Mapping[str, float] | None = None,
-    across: str = "network calls (NFE)",
+    across: str = "network calls",
     errors: Series | None = None,
 ) -> None:
     """A metric against the number of calls, or another cost, both on log axes.
@@ -100,18 +100,28 @@ def _draw_background(axes: Axes, series: Series) -> None:
 
 
 def _label_ticks(axes: Axes, calls: Sequence[float]) -> None:
-    """Every number of calls on x; numbers between powers of ten on y where they do not crowd."""
-    axes.xaxis.set_major_locator(FixedLocator(calls))
+    """Numbers of calls on x; numbers between powers of ten on y where they do not crowd."""
+    axes.xaxis.set_major_locator(FixedLocator(_spaced(calls)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_locator(NullLocator())
     y = axes.yaxis
     if axes.get_yscale() != "log":
         return
     low, high = axes.get_ylim()
-    if high / low < 30:
+    if high / low < 300:
         y.set_major_locator(FixedLocator(round_numbers(low, high)))
         y.set_major_formatter(lambda value, _: f"{value:g}")
     y.set_minor_formatter(NullFormatter())
+
+
+def _spaced(calls: Sequence[float]) -> list[float]:
+    """As many as stand apart on an axis of logarithms, the first and from there on."""
+    apart = (calls[-1] / calls[0]) ** 0.035 if calls[0] > 0 else 1.0
+    chosen = [calls[0]]
+    for n in calls[1:]:
+        if n > apart * chosen[-1]:
+            chosen.append(n)
+    return chosen
 
 
 def round_numbers(low: float, high: float) -> list[float]:

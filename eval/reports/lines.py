@@ -71,8 +71,13 @@ def run_lines(results: Results, settings: dict[str, Any] | None = None) -> tuple
 def _image_lines(results: Results) -> Iterator[Line]:
     for guidance, images in results.reference_images.items():
         yield {"guidance": guidance, "sampler": None, "nfe": None, "png": to_thumbnails(images)}
-    for (guidance, sampler, nfe), images in results.images.items():
-        yield {"guidance": guidance, "sampler": sampler, "nfe": nfe, "png": to_thumbnails(images)}
+    for key, images in results.images.items():
+        guidance, sampler, nfe, seeds = key
+        names = {"seeds": seeds, "labels": list(results.labels.get(key, ()))}
+        yield {
+            "guidance": guidance, "sampler": sampler, "nfe": nfe, "png": to_thumbnails(images),
+            **{name: value for name, value in names.items() if value},
+        }  # fmt: skip
 
 
 def read_runs(path: Path) -> list[Results]:
@@ -157,7 +162,10 @@ def _results(path: Path, run: _Run) -> Results:
         if line["sampler"] is None:
             results.reference_images[line["guidance"]] = images
         else:
-            results.images[line["guidance"], line["sampler"], line["nfe"]] = images
+            key = (line["guidance"], line["sampler"], line["nfe"], line.get("seeds", ""))
+            results.images[key] = images
+            if line.get("labels"):
+                results.labels[key] = tuple(line["labels"])
     return results
 
 

@@ -56,6 +56,7 @@ def merged(found: Mapping[str, Results]) -> Results:
     whole = Results(_environment(list(found.values())), [row for _, row in rows.values()])
     for results in found.values():
         whole.images = results.images | whole.images
+        whole.labels = results.labels | whole.labels
         whole.reference_images = results.reference_images | whole.reference_images
     whole.started = max(results.started for results in found.values())
     whole.settings = {"merged": [
@@ -73,13 +74,21 @@ def facts(results: Results) -> dict[str, Any]:
     return {
         "problem": results.rows[0].problem,
         "number of samples": results.rows[0].n,
-        "seeds": sorted({row.seed for row in results.rows}),
+        "seeds": _seeds(results),
         "model fingerprint": env.get("fingerprint"),
         "extractor": extractor_name(results) if of_features else None,
         "extractor's weights": extractor.get("sha256"),
         "protocol": extractor.get("protocol") or reference.get("protocol"),
         "reference": reference.get("hash"),
     }
+
+
+def _seeds(results: Results) -> list[Any] | None:
+    """Those of all samples; None of a report of ``calc`` from before they were kept."""
+    if "calc" in results.settings:
+        known = all(row.seeds for row in results.rows)
+        return sorted({row.seeds for row in results.rows}) if known else None
+    return sorted({row.seed for row in results.rows})
 
 
 def _refuse_strangers(first: str, start: Results, folder: str, results: Results) -> None:
@@ -110,8 +119,8 @@ def _check_repeated(first: str, row: Row, folder: str, other: Row) -> None:
             )
 
 
-def _key(row: Row) -> tuple[str, str, int, int]:
-    return row.guidance, row.sampler, row.nfe, row.seed
+def _key(row: Row) -> tuple[str, str, int, str]:
+    return row.guidance, row.sampler, row.nfe, row.starts
 
 
 def _environment(found: list[Results]) -> dict[str, Any]:

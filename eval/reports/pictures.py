@@ -1,22 +1,28 @@
 """Which pictures a report has, and what is in them; :mod:`fewstep.eval.reports.figures` draws."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from fewstep.eval.repeats import Summary
+from torch import Tensor
+
 from fewstep.eval.reports.figures import draw_curves, draw_images
 from fewstep.eval.reports.points import points
 from fewstep.eval.reports.results import PEER_PREFIX, Results
 from fewstep.eval.reports.tables import REFERENCE_FREE, best_of_grids, subject
 from fewstep.eval.reports.titles import metric_title
-from fewstep.models.data import CLASS_NAMES
 
 PLOTTED = ("rmse", "feature_rmse", "fid", "fd_fashion", "fd", "fd_infinity", "kid", "sw2",
            "w2_gauss", "mmd2")  # fmt: skip
 
 
 def picture_name(results: Results, stem: str, guidance: str) -> str:
-    """``stem``, with the number and the text of the guidance if there is more than one."""
+    """``stem``, with the number and the text of the guidance if there is more than one.
+
+    Of one of several parts, whose rows have the same seeds, with their beginning too.
+    """
+    if results.part:
+        stem = f"{stem}-part{results.part}"
     if len(results.guidance) == 1:
         return stem
     written = re.sub(r"[^A-Za-z0-9.,]+", "-", guidance).strip("-")
@@ -49,12 +55,17 @@ def draw_metrics(results: Results, folder: Path) -> list[str]:
 
 
 def deviations(results: Results, metric: str, guidance: str) -> dict[str, dict[int, float]]:
-    """Standard deviations over repeats, by sampler and calls; nothing where there are none."""
+    """Standard deviations between sets of samples, by sampler and calls, where they are known."""
     found: dict[str, dict[int, float]] = {}
     for point in points(results, guidance):
-        if len(values := point.values(metric)) > 1:
-            found.setdefault(point.sampler, {})[point.nfe] = Summary(values).sd
+        if (sd := point.sd(metric)) is not None:
+            found.setdefault(point.sampler, {})[point.nfe] = sd
     return found
+
+
+def rows_picture(results: Results, metric: str) -> str:
+    """Name of the picture of all guidance against network evaluations."""
+    return f"{metric}-rows" + (f"-part{results.part}" if results.part else "")
 
 
 def draw_equal_rows(results: Results, folder: Path) -> list[str]:
@@ -70,33 +81,75 @@ def draw_equal_rows(results: Results, folder: Path) -> list[str]:
                     line = series.setdefault(f"{point.sampler}, {guidance}", {})
                     line[point.forward_rows] = point.mean(metric)
         if series:
-            name, title = f"{metric}-rows.png", metric_title(results, metric)
+            name, title = f"{rows_picture(results, metric)}.png", metric_title(results, metric)
             draw_curves(
                 folder / name, series, title=f"{title}: {subject(results, 'none')}", label=title,
-                across="forward rows per sample",
+                across="network evaluations per sample",
             )  # fmt: skip
             drawn.append(name)
     return drawn
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The same starts under several samplers.
+
+    Attributes:
+        guidance, nfe, seeds: of all.
+        rows: images by sampler, those of the reference first.
+        names: of the classes of the columns; none without classes, or where they are not known.
+    """
+
+    guidance: str
+    nfe: int
+    seeds: str
+    rows: dict[str, Tensor]
+    names: tuple[str, ...]
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """All pictures of one part: under each guidance, at each number of calls.
+
+    Only images of equal classes stand in one picture: their names are those of its columns.
+    """
+    groups: dict[tuple[str, int, str, tuple[str, ...]], dict[str, Tensor]] = {}
+    for key, images in results.images.items():
+        guidance, sampler, nfe, seeds = key
+        if not sampler.startswith(PEER_PREFIX):
+            group = guidance, nfe, seeds, results.labels.get(key, ())
+            groups.setdefault(group, {})[sampler] = images
+    found = []
+    for (guidance, nfe, seeds, names), rows in groups.items():
+        solved = results.reference_images.get(guidance)
+        rows = rows if solved is None else {"reference": solved, **rows}
+        count = min(len(images) for images in rows.values())
+        rows = {name: images[:count] for name, images in rows.items()}
+        found.append(Comparison(guidance, nfe, seeds, rows, names[:count]))
+    return found
+
+
+def same_noise(results: Results, found: Comparison) -> str:
+    """That a picture's columns have the same starting noise, where that is known; else nothing.
+
+    Reports of ``calc`` from before seeds were kept may hold pictures of any.
+    """
+    runs = [results.settings, *(run["settings"] for run in results.settings.get("merged", ()))]
+    known = bool(found.seeds) or not any("calc" in settings for settings in runs)
+    return "the same starting noise down each column" if known and len(found.rows) > 1 else ""
+
+
 def draw_samples(results: Results, folder: Path) -> list[str]:
     """The same seeds under every sampler: one picture for each guidance and number of calls."""
-    drawn = []
-    for guidance, nfe in dict.fromkeys((text, n) for text, _, n in results.images):
-        shown = results.reference_images.get(guidance)
-        rows = {} if shown is None else {"reference": shown}
-        for (text, sampler, n), images in results.images.items():
-            if (text, n) == (guidance, nfe) and not sampler.startswith(PEER_PREFIX):
-                rows[sampler] = images
-        if not rows:
-            continue
-        count = len(next(iter(rows.values())))
-        classes = "fashion" in results.rows[0].problem
-        name = picture_name(results, f"samples-nfe{nfe:02d}", guidance)
-        title = f"{nfe} network calls, the same starting noise down each column: "
+    drawn: list[str] = []
+    for found in comparisons(results):
+        name = picture_name(results, f"samples-nfe{found.nfe:02d}", found.guidance)
+        if f"{name}.png" in drawn:
+            name = f"{name}-{len(drawn)}"
+        same = same_noise(results, found)
+        title = [f"{found.nfe} network calls", same, subject(results, found.guidance)]
         draw_images(
-            folder / f"{name}.png", rows, title=title + subject(results, guidance),
-            columns=[CLASS_NAMES[i % len(CLASS_NAMES)] for i in range(count)] if classes else (),
+            folder / f"{name}.png", found.rows, title=", ".join(filter(None, title)),
+            columns=found.names,
         )  # fmt: skip
         drawn.append(f"{name}.png")
     return drawn

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from fewstep.eval.reports.plan_numbers import step_weights as step_weights
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.writing import writing
 from fewstep.schedules.process import Array
+
+TITLE = 48  # letters of a line above a picture of weights
 
 
 def draw_plans(path: Path, plans: Mapping[str, Plan], title: str) -> None:
@@ -63,12 +66,16 @@ def _draw_nodes(axes: Axes, plans: Mapping[str, Plan]) -> None:
             )  # fmt: skip
     silent = any(math.isinf(node.rho) for plan in plans.values() for node in nodes(plan))
     where = "sigma / alpha of each call" + (", but for call 0 without signal" if silent else "")
-    axes.set(xscale="log", xlabel=where, yticks=[-i for i in range(len(plans))])
-    axes.set_yticklabels(list(plans))
-    axes.set_ylim(0.6 - len(plans), 0.6)
+    for i, name in enumerate(plans):  # below its line: beside it, a long name would take the room
+        axes.text(
+            0, -i - 0.22, name, transform=axes.get_yaxis_transform(), fontsize=8, va="top",
+            color=COLOURS[i % len(COLOURS)],
+        )  # fmt: skip
+    axes.set(xscale="log", xlabel=where, yticks=[])
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_ylim(0.3 - len(plans), 0.6)
     axes.invert_xaxis()  # a run goes from left to right
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
     axes.grid(True, axis="x", color="0.9", linewidth=0.8)
 
 
@@ -85,8 +92,8 @@ def _draw_weights(axes: Axes, matrix: Array, limit: float, title: str) -> None:
                 j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize=7,
                 color="white" if dark else "0.2",
             )  # fmt: skip
-    axes.set_title(title, loc="left", fontsize=9)
-    axes.set(xlabel="data prediction of call", ylabel="step")
+    axes.set_title(fill(title, TITLE), loc="left", fontsize=9)
+    axes.set(xlabel="clean sample predicted by call", ylabel="step")
     axes.set_xticks(range(outputs), [str(j - outputs + steps) for j in range(outputs)])
     axes.set_yticks(range(steps))
     axes.tick_params(length=0, labelsize=8)

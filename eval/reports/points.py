@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fewstep.eval.repeats import Summary
 from fewstep.eval.reports.pareto import pareto_front
 from fewstep.eval.reports.results import PEER_PREFIX, Results, Row, metric_entry
+from fewstep.eval.spread import deviation
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Point:
         return self._mean(lambda row: row.rows)
 
     @property
+    def network_rows(self) -> float:
+        """Rows of networks for each sample, forward and backward: what a front counts as cost."""
+        return self._mean(lambda row: row.rows + row.backward_rows)
+
+    @property
     def seconds(self) -> float:
         """For all samples of one repeat."""
         return self._mean(lambda row: row.seconds)
@@ -50,6 +56,15 @@ class Point:
     @property
     def seconds_per_image(self) -> float:
         return self.seconds / self.rows[0].n
+
+    @property
+    def seconds_range(self) -> tuple[float, float] | None:
+        """The least and the most seconds per image of any unit; None if fewer than two were timed.
+
+        What else the machine had to do differs from unit to unit, and is part of it.
+        """
+        each = [seconds for row in self.rows for seconds in row.seconds_each]
+        return (min(each), max(each)) if len(each) > 1 else None
 
     @property
     def peak_memory(self) -> int:
@@ -69,6 +84,18 @@ class Point:
         values = self.values(metric)
         return statistics.fmean(values) if values else float("nan")
 
+    def sd(self, metric: str) -> float | None:
+        """How much the metric differs from one set of as many samples to another.
+
+        The standard deviation of repeats or, of a single run, that which its replicates tell; None
+        where neither is known, as where all replicates agree: of samples that are all right.
+        """
+        values = self.values(metric)
+        if len(values) > 1:
+            return Summary(values).sd
+        left_out = self.rows[0].replicates.get(metric, [])
+        return deviation(left_out) or None if len(values) == 1 and len(left_out) > 1 else None
+
     def _mean(self, value: Callable[[Row], float]) -> float:
         return statistics.fmean(value(row) for row in self.rows)
 
@@ -82,21 +109,23 @@ def points(results: Results, guidance: str) -> list[Point]:
     return [Point(tuple(rows)) for rows in found.values()]
 
 
-def front(results: Results, metric: str, guidance: str, *, cost: str) -> list[Point]:
-    """The Pareto front of a metric against a cost, cheapest first.
+def front(results: Results, metric: str, guidance: str) -> list[Point]:
+    """The Pareto front of a metric against network rows per sample, cheapest first.
+
+    Rows are exact, and the same on every machine; seconds would be those of its load.
 
     Args:
         results: all there is.
         metric: its name.
         guidance: only points under it are compared.
-        cost: ``seconds_per_image`` or ``calls``.
     """
     sign = -1 if metric_entry(metric)[1] == "higher" else 1
     found = [point for point in points(results, guidance) if point.values(metric)]
-    costs = [getattr(point, cost) for point in found]
+    costs = [point.network_rows for point in found]
     return [found[i] for i in pareto_front(costs, [sign * p.mean(metric) for p in found])]
 
 
-def spread(values: list[float], form: str) -> str:
-    """`` ± 0.004``, the standard deviation of repeats; nothing for one value."""
-    return f" ± {Summary(values).sd:{form}}" if len(values) > 1 else ""
+def spread(point: Point, metric: str) -> str:
+    """`` ± 0.004``, the standard deviation between sets of samples; nothing if it is unknown."""
+    sd = point.sd(metric)
+    return "" if sd is None else f" ± {sd:{metric_entry(metric)[2]}}"

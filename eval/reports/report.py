@@ -8,14 +8,25 @@ from fewstep.eval.generate.durable import append_durably
 from fewstep.eval.reports.cost_tables import front_grid, time_grid
 from fewstep.eval.reports.html import page
 from fewstep.eval.reports.lines import LINES, parse_runs, read_runs, run_lines
-from fewstep.eval.reports.pictures import draw_equal_rows, draw_metrics, draw_samples, picture_name
+from fewstep.eval.reports.parts import parts, seeds_of
+from fewstep.eval.reports.pictures import (
+    draw_equal_rows,
+    draw_metrics,
+    draw_samples,
+    picture_name,
+    rows_picture,
+)
 from fewstep.eval.reports.results import Results, all_or_nothing, check_writable, metric_entry
-from fewstep.eval.reports.summary import notes
-from fewstep.eval.reports.tables import REFERENCE_FREE, equal_rows_table, subject, table
-from fewstep.eval.reports.titles import EXPLAINED, TIMES, metric_title
+from fewstep.eval.reports.summary import lead, notes, summary
+from fewstep.eval.reports.tables import (
+    REFERENCE_FREE,
+    bold_note,
+    equal_rows_table,
+    heading,
+    table,
+)
+from fewstep.eval.reports.titles import EXPLAINED, FRONT, metric_title, rank_note, times_note
 from fewstep.samplers.writing import write_whole
-
-FRONT = "Pareto front (no other sampler is both better and cheaper):"
 
 
 def write_report(results: Results, out: Path, settings: dict[str, Any] | None = None) -> list[Path]:
@@ -64,9 +75,11 @@ def _render(results: Results, out: Path, before: Callable[[], None] = lambda: No
         write_whole(folder / "results.json", results.to_json() + "\n")
         write_whole(folder / "results.csv", results.to_csv())
         pictures = [
-            *draw_metrics(results, folder), *draw_equal_rows(results, folder),
-            *draw_samples(results, folder),
-        ]  # fmt: skip
+            name
+            for part in parts(results)
+            for draw in (draw_metrics, draw_equal_rows, draw_samples)
+            for name in draw(part, folder)
+        ]
         write_whole(folder / "report.md", markdown(results, pictures))
         write_whole(folder / "report.html", page(results))
         names = [path.name for path in sorted(folder.iterdir())]
@@ -76,51 +89,61 @@ def _render(results: Results, out: Path, before: Callable[[], None] = lambda: No
 
 def markdown(results: Results, pictures: Iterable[str]) -> str:
     """The report as Markdown; ``pictures`` are file names."""
-    pictures, env = list(pictures), results.env
-    lines = [f"# Benchmark: {subject(results)}", ""]
-    where = f"fewstep {env['fewstep']}, torch {env['torch']}, {env['device']}"
-    lines += [f"{where}, {env['threads']} threads. Best of each column in bold.", ""]
+    pictures, env, shown = list(pictures), results.env, parts(results)
+    lines = [f"# {heading(results)}", "", lead(results), ""]
     lines += [f"{line}\n" for line in notes(results)]
+    samples = [name for name in pictures if name.startswith("samples-")]
+    if samples:
+        lines += ["## Samples", ""]
+        lines += [f"![Samples of every sampler]({name})\n" for name in samples]
     for metric in results.metrics:
         lines += _section(results, metric, pictures)
     for metric in REFERENCE_FREE:
-        lines += _equal_rows(results, metric, pictures)
-    lines += ["## Time", "", TIMES, ""]
-    for guidance in results.guidance:
-        lines += [*_heading(results, guidance), *time_grid(results, guidance).markdown(), ""]
-    samples = [name for name in pictures if name.startswith("samples-")]
-    if samples:
-        lines += ["## Same seeds", ""]
-        lines += [f"![Samples of every sampler]({name})\n" for name in samples]
+        for part in shown:
+            lines += _equal_rows(part, metric, pictures)
+    lines += ["## Time", "", times_note(results), ""]
+    for part in shown:
+        for guidance in part.guidance:
+            grid = time_grid(part, guidance).markdown()
+            lines += [*_heading(results, part, guidance), *grid, ""]
+    lines += ["## What the numbers depend on", ""]
+    lines += [f"- {label}: {text}" for label, text in summary(results).items()]
+    lines += [f"- fewstep {env['fewstep']}, torch {env['torch']}, {env['device']}"]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _heading(results: Results, guidance: str) -> list[str]:
-    return [f"Guidance `{guidance}`:", ""] if len(results.guidance) > 1 else []
+def _heading(results: Results, part: Results, guidance: str) -> list[str]:
+    """The guidance, and the seeds, where there are several."""
+    named = [f"guidance `{guidance}`"] if len(results.guidance) > 1 else []
+    named += [seeds_of(part)] if part.part else []
+    return [f"{', '.join(named).capitalize()}:", ""] if named else []
 
 
 def _section(results: Results, metric: str, pictures: list[str]) -> list[str]:
-    """A metric under each guidance that it exists for."""
+    """A metric under each guidance that it exists for, in each part."""
     _, direction, form = metric_entry(metric)
     title = metric_title(results, metric)
-    shown = [text for text in results.guidance if results.metric(metric, text)]
+    shown = [
+        (part, text)
+        for part in parts(results)
+        for text in part.guidance
+        if part.metric(metric, text)
+    ]
     if not shown:
         return []
-    lines = [
-        f"## {title}",
-        "",
-        f"{EXPLAINED.get(metric, '')} {direction.capitalize()} is better.".lstrip(),
-        "",
-    ]
-    for guidance in shown:
-        lines += [*_heading(results, guidance), *table(results, metric, guidance)]
+    explained = f"{EXPLAINED.get(metric, '')} {direction.capitalize()} is better.".lstrip()
+    lines = [f"## {title}", "", explained, ""]
+    lines += [f"{note}\n" for note in [rank_note(results, metric)] if note]
+    for part, guidance in shown:
+        lines += [*_heading(results, part, guidance), *table(part, metric, guidance), ""]
+        lines += [f"{note}\n" for note in [bold_note(part, metric, guidance)] if note]
         reference = results.env.get("reference", {}).get(guidance, {})
         if metric in reference:
-            lines += ["", f"The reference itself: {reference[metric]:{form}}."]
-        if f"{picture_name(results, metric, guidance)}.png" in pictures:
-            name = picture_name(results, metric, guidance)
-            lines += ["", f"![{title} against network calls]({name}.png)"]
-        lines += ["", FRONT, "", *front_grid(results, metric, guidance).markdown(), ""]
+            lines += [f"The reference itself: {reference[metric]:{form}}.", ""]
+        if f"{picture_name(part, metric, guidance)}.png" in pictures:
+            name = picture_name(part, metric, guidance)
+            lines += [f"![{title} against network calls]({name}.png)", ""]
+        lines += [FRONT, "", *front_grid(part, metric, guidance).markdown(), ""]
     if metric in results.env.get("floor", {}):
         floor = f"{results.env['floor'][metric]:{form}}"
         lines += [f"As many real test images (the train/test floor): {floor}.", ""]
@@ -133,9 +156,9 @@ def _equal_rows(results: Results, metric: str, pictures: list[str]) -> list[str]
     shown = [text for text in results.guidance if results.metric(metric, text)]
     if len(shown) < 2:
         return []
-    lines = [f"## {title} at equal forward rows", ""]
+    lines = [f"## {title} at equal network evaluations", ""]
     lines += ["Of every network, for each sample, rounded. A call under guidance may take several."]
     lines += ["", *equal_rows_table(results, metric), ""]
-    if f"{metric}-rows.png" in pictures:
-        lines += [f"![{title} against forward rows]({metric}-rows.png)", ""]
+    if (name := f"{rows_picture(results, metric)}.png") in pictures:
+        lines += [f"![{title} against network evaluations]({name})", ""]
     return lines

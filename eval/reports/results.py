@@ -40,7 +40,11 @@ METRICS: dict[str, tuple[str, str, str]] = {
 }
 PEER_PREFIX = "diffusers:"
 EXTRA_COSTS = ("backward_rows", "classifier_rows")
-OPTIONAL = (*EXTRA_COSTS, "seconds_by", "peak_memory")  # left out of files where there is none
+# Left out of files where there is none.
+OPTIONAL = (*EXTRA_COSTS, "seconds_by", "peak_memory", "seeds", "replicates", "seconds_each")
+PARTS = ("replicates", "seconds_each")  # many numbers each, which only ``results.jsonl`` has
+# Guidance, sampler, network calls, and seeds where rows have them.
+ImageKey = tuple[str, str, int, str]
 
 
 def metric_entry(name: str) -> tuple[str, str, str]:
@@ -64,6 +68,12 @@ class Row:
         classifier_rows: forward passes of classifiers, for each sample.
         seconds_by: seconds of each phase, such as ``network`` and ``features``.
         peak_memory: the largest use in bytes; 0 if unknown.
+        seeds: of the samples, one each, as in ``0-63``; empty if ``seed`` and the place of a sample
+            tell its start.
+        replicates: of metrics, the values without some of the samples each, the same ones in all
+            rows of these seeds, see :mod:`fewstep.eval.spread`.
+        seconds_each: seconds per image of each unit of samples, which every sampler of the run took
+            in turn, so that they were timed side by side; empty of runs on their own.
     """
 
     sampler: str
@@ -80,6 +90,14 @@ class Row:
     classifier_rows: int | float = 0
     seconds_by: dict[str, float] = field(default_factory=dict)
     peak_memory: int = 0
+    seeds: str = ""
+    replicates: dict[str, list[float]] = field(default_factory=dict)
+    seconds_each: list[float] = field(default_factory=list)
+
+    @property
+    def starts(self) -> str:
+        """What tells the starting noise of its samples from that of other rows."""
+        return self.seeds or str(self.seed)
 
     def table(self) -> dict[str, Any]:
         """The fields by name, without optional ones that hold nothing."""
@@ -94,29 +112,38 @@ class Results:
         env: versions, device, the references' own scores by guidance under ``reference``, and those
             of real images under ``floor``.
         rows: in the order they were asked for: by guidance, sampler and calls.
-        images: the first samples by (guidance, sampler, nfe), (n, c, h, w) in [-1, 1]; empty
-            unless they are images. Those of a file are arrays, which need no torch.
+        images: the first samples by (guidance, sampler, nfe, seeds of the row), (n, c, h, w) in
+            [-1, 1]; empty unless they are images. Those of a file are arrays, which need no torch.
+        labels: the names of the classes that those samples were asked for, by the same key; none
+            where there are no classes.
         reference_images: the same samples of the references, by guidance.
         settings: what was asked for, resolved; only plain values.
         run: the name of the run in its ``results.jsonl``; empty before it is there.
         started: ISO 8601; empty if unknown.
+        part: which of several parts, from 1, see :mod:`fewstep.eval.reports.parts`; 0 of a whole.
     """
 
     env: dict[str, Any]
     rows: list[Row]
-    images: "dict[tuple[str, str, int], Tensor | Pixels]" = field(default_factory=dict)
+    images: "dict[ImageKey, Tensor | Pixels]" = field(default_factory=dict)
     reference_images: "dict[str, Tensor | Pixels]" = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     run: str = ""
     started: str = ""
+    labels: dict[ImageKey, tuple[str, ...]] = field(default_factory=dict)
+    part: int = 0
 
     def to_json(self) -> str:
-        table = {"schema": SCHEMA, "env": self.env, "rows": [row.table() for row in self.rows]}
+        rows = [
+            {key: value for key, value in row.table().items() if key not in PARTS}
+            for row in self.rows
+        ]
+        table = {"schema": SCHEMA, "env": self.env, "rows": rows}
         return json.dumps(table, indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Results":
-        """What :meth:`to_json` wrote, now or in schema 1; without images.
+        """What :meth:`to_json` wrote, now or in schema 1; without images and parts.
 
         Raises:
             ValueError: for another schema.
@@ -130,6 +157,11 @@ class Results:
             if "reference" in env:
                 env["reference"] = {rows[0]["guidance"]: env["reference"]}
         return cls(env, [Row(**row) for row in rows])
+
+    @property
+    def is_side_by_side(self) -> bool:
+        """Whether all samplers took turns in one run, so that their times may be compared."""
+        return not {"calc", "merged"} & self.settings.keys()
 
     @property
     def guidance(self) -> list[str]:

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from fewstep.eval.metric_choices import sample_count
-from fewstep.eval.reports.results import Results
+from fewstep.eval.reports.parts import SEPARATE, parts, seeds_of, short
+from fewstep.eval.reports.results import PEER_PREFIX, Results
 from fewstep.eval.reports.titles import (
     comparison_note,
     extractor_name,
     is_of_features,
+    rank_note,
 )
 
 VERSIONS = ("fewstep", "torch", "diffusers", "numpy", "python")
@@ -22,8 +24,33 @@ SHORT = 16  # digits of a hash
 
 def notes(results: Results) -> list[str]:
     """What a reader must know before comparing numbers."""
-    found = [comparison_note(results), *without_reference(results)]
+    found = [
+        SEPARATE if len(parts(results)) > 1 else "",
+        comparison_note(results),
+        *without_reference(results),
+    ]
     return [line for line in found if line]
+
+
+def few_notes(results: Results) -> list[str]:
+    """Which scores are of too few samples; see :func:`.titles.rank_note`."""
+    return [note for metric in results.metrics if (note := rank_note(results, metric))]
+
+
+def lead(results: Results) -> str:
+    """What was run, in a sentence for a reader who knows none of it."""
+    row = results.rows[0]
+    samplers = len({r.sampler for r in results.rows if not r.sampler.startswith(PEER_PREFIX)})
+    calls = sorted({r.nfe for r in results.rows})
+    texts = [text for text in results.guidance if text != "none"]
+    guided = f", under the guidance {' and '.join(texts)}" if texts else ""
+    if texts and "none" in results.guidance:
+        guided = f", without guidance and {guided.removeprefix(', ')}"
+    few = f"{', '.join(map(str, calls[:-1]))} and {calls[-1]}" if len(calls) > 1 else str(calls[0])
+    return (
+        f"{samplers} sampler{'s' * (samplers > 1)} of the model {row.problem} at {few} network "
+        f"call{'s' * (calls != [1])}, {row.n:,} samples each ({seeds_of(results)}){guided}."
+    )
 
 
 def without_reference(results: Results) -> list[str]:
@@ -48,11 +75,10 @@ def summary(results: Results) -> dict[str, str]:
 
 def _facts(results: Results) -> Iterator[tuple[str, str]]:
     env, row = results.env, results.rows[0]
-    seeds = dict.fromkeys(row.seed for row in results.rows)
     yield "Problem", row.problem
     yield "Fingerprint", _short(env.get("fingerprint"))
     yield "Samples (N)", f"{row.n:,}" + (f" ({sample_count(row.n)})" if row.n >= 1000 else "")
-    yield "Seeds", ", ".join(map(str, seeds))
+    yield "Seeds", short(", ".join(dict.fromkeys(r.starts for r in results.rows)))
     yield "Guidance", "; ".join(results.guidance)
     if is_of_features(results):
         extractor, reference = env.get("extractor", {}), env.get("ref", {})

@@ -1,31 +1,43 @@
 """The tables of a report, as numbers and as Markdown."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import NamedTuple
 
-from fewstep.eval.repeats import Summary
-from fewstep.eval.reports.points import points, spread
+from fewstep.eval.reports.parts import seeds_of
+from fewstep.eval.reports.points import Point, points, spread
 from fewstep.eval.reports.results import EXTRA_COSTS, PEER_PREFIX, Results, Row, metric_entry
+from fewstep.eval.reports.ties import clear_best
 
 COSTS = {
-    "rows": "forward rows per sample",
-    "backward_rows": "backward rows per sample",
+    "rows": "network evaluations per sample",
+    "backward_rows": "network gradients per sample",
     "classifier_rows": "classifier passes per sample",
 }
+CALLS_EXPLAINED = (
+    "A call runs the network once over the samples at hand. Under guidance it may evaluate each "
+    "sample more than once: the last rows count these evaluations, which are what a sample costs."
+)
 REFERENCE_FREE = ("fd_fashion", "accuracy")
 
 
 class Cell(NamedTuple):
-    """A value, its spread as text, and a remark to be put behind them."""
+    """A value, a remark to be put behind it, its spread as text, and whether it is the best."""
 
     value: float
     note: str = ""
     spread: str = ""
+    best: bool = False
 
 
 Cells = Mapping[str, Mapping[int, Cell]]  # by row and column
+
+
+def heading(results: Results) -> str:
+    """What a report is of."""
+    row = results.rows[0]
+    return f"Benchmark: {row.problem}, n = {row.n}"
 
 
 def subject(results: Results, guidance: str | None = None) -> str:
@@ -33,8 +45,7 @@ def subject(results: Results, guidance: str | None = None) -> str:
     row = results.rows[0]
     texts = results.guidance if guidance is None else [guidance]
     named = "" if texts == ["none"] else f", guidance {'; '.join(texts)}"
-    seeds = [str(seed) for seed in dict.fromkeys(row.seed for row in results.rows)]
-    return f"{row.problem}, n = {row.n}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}{named}"
+    return f"{row.problem}, n = {row.n}, {seeds_of(results)}{named}"
 
 
 def best_of_grids(
@@ -74,50 +85,97 @@ def costs(results: Results, guidance: str) -> dict[str, dict[int, str]]:
     return found
 
 
+def table_points(results: Results, metric: str, guidance: str) -> dict[str, dict[int, Point]]:
+    """The points that a table shows, by row and column.
+
+    diffusers' classes come last, at their best grid for each number of calls.
+    """
+    found: dict[str, dict[int, Point]] = {}
+    peers: dict[tuple[str, int], Point] = {}
+    for point in points(results, guidance):
+        if point.is_peer:
+            peers[point.sampler, point.nfe] = point
+        elif point.values(metric):
+            found.setdefault(point.sampler, {})[point.nfe] = point
+    for name, best in best_of_grids(results, metric, guidance).items():
+        found[best_grid(name)] = {
+            n: peers[f"{name}:grid={grid}", n] for n, (_, grid) in best.items()
+        }
+    return found
+
+
+def best_grid(name: str) -> str:
+    """The row of a class of diffusers."""
+    return f"{name}, best grid"
+
+
 def metric_cells(results: Results, metric: str, guidance: str) -> dict[str, dict[int, Cell]]:
-    """A metric by sampler and calls; of repeats the mean, standard deviation and least value.
+    """A metric by sampler and calls, with what it varies by; of repeats the mean and the least.
 
     diffusers' classes come last, at their best grid for each number of calls.
     """
     form = metric_entry(metric)[2]
-    cells: dict[str, dict[int, Cell]] = {}
-    for point in points(results, guidance):
-        if (values := point.values(metric)) and not point.is_peer:
-            notes = [] if point.calls == point.nfe else [f"{point.calls:g} calls"]
-            notes += [f"min {min(values):{form}}"] * (len(values) > 1)
-            cell = Cell(point.mean(metric), ", ".join(notes), spread(values, form))
-            cells.setdefault(point.sampler, {})[point.nfe] = cell
-    for name, best in best_of_grids(results, metric, guidance).items():
-        cells[f"{name}, best grid"] = {n: Cell(*at) for n, at in best.items()}
+    shown = table_points(results, metric, guidance)
+    cells: dict[str, dict[int, Cell]] = {name: {} for name in shown}
+    for n in sorted({n for row in shown.values() for n in row}):
+        column = {name: row[n] for name, row in shown.items() if n in row}
+        best = clear_best(column, metric)
+        for name, point in column.items():
+            values = point.values(metric)
+            if point.is_peer:
+                remark = point.sampler.rpartition(":grid=")[2]
+            else:
+                notes = [] if point.calls == point.nfe else [f"{point.calls:g} calls"]
+                notes += [f"min {min(values):{form}}"] * (len(values) > 1)
+                remark = ", ".join(notes)
+            cells[name][n] = Cell(point.mean(metric), remark, spread(point, metric), name in best)
     return cells
 
 
-def seed_spread(results: Results, metric: str, guidance: str) -> dict[int, float]:
-    """Standard deviation over repeats at each number of calls, all our samplers taken together.
+def bold_note(results: Results, metric: str, guidance: str) -> str:
+    """What ± and bold mean in the table of a metric."""
+    shown = table_points(results, metric, guidance)
+    if not any(point.sd(metric) is not None for row in shown.values() for point in row.values()):
+        return "" if len(shown) < 2 else (
+            "Bold: the best of a column by its digits. How much it would change with other samples "
+            "is not known of a single run; --repeats tells."
+        )  # fmt: skip
+    repeated = any(len(p.values(metric)) > 1 for row in shown.values() for p in row.values())
+    how = (
+        "the standard deviation over repeats" if repeated else
+        "the standard deviation from one set of so many samples to another, by the jackknife"
+    )  # fmt: skip
+    bold = "Bold: the best of a column; nothing is bold where the lead over another may be chance."
+    return f"± is {how}. {bold if len(shown) > 1 else ''}".rstrip()
 
-    The root mean square of theirs: of two repeats, one sampler's alone says little. Empty without
-    repeats.
+
+def seed_spread(results: Results, metric: str, guidance: str) -> dict[int, float]:
+    """Standard deviation between sets of samples at each number of calls, of all our samplers.
+
+    The root mean square of theirs: of two repeats, one sampler's alone says little. Empty where
+    none is known.
     """
     squares: dict[int, list[float]] = {}
     for point in points(results, guidance):
-        if len(values := point.values(metric)) > 1 and not point.is_peer:
-            squares.setdefault(point.nfe, []).append(Summary(values).sd ** 2)
+        if (sd := point.sd(metric)) is not None and not point.is_peer:
+            squares.setdefault(point.nfe, []).append(sd**2)
     return {n: math.sqrt(fmean(found)) for n, found in squares.items()}
 
 
 def table(results: Results, metric: str, guidance: str | None = None) -> list[str]:
     """A Markdown table of :func:`metric_cells`: samplers down, calls across.
 
-    The best of each column is bold; the last rows tell what a sample cost.
+    The best of each column is bold if its lead is beyond chance (:mod:`.ties`); the last rows tell
+    what a sample cost.
     """
     guidance = results.guidance[0] if guidance is None else guidance
-    _, direction, form = metric_entry(metric)
+    form = metric_entry(metric)[2]
     cells = {
         name.replace(":", " ") if name.startswith(PEER_PREFIX) else code(name): row
         for name, row in metric_cells(results, metric, guidance).items()
     }
     return [
-        *markdown_table(cells, form, max if direction == "higher" else min),
+        *markdown_table(cells, form),
         *cost_lines(results, guidance, sorted({n for row in cells.values() for n in row})),
     ]
 
@@ -141,35 +199,26 @@ def equal_rows_table(results: Results, metric: str) -> list[str]:
     Guided runs stand beside unguided ones that the network had as much work with. Rows are rounded
     to whole numbers.
     """
-    _, direction, form = metric_entry(metric)
-    cells: dict[str, dict[int, Cell]] = {}
+    form = metric_entry(metric)[2]
+    found: dict[str, dict[int, Point]] = {}
     ours = [p for text in results.guidance for p in points(results, text) if not p.is_peer]
     for sampler in dict.fromkeys(point.sampler for point in ours):
         for point in ours:
-            if point.sampler == sampler and (values := point.values(metric)):
+            if point.sampler == sampler and point.values(metric):
                 name = f"{code(sampler)}, {code(point.rows[0].guidance)}"
-                cell = Cell(point.mean(metric), "", spread(values, form))
-                cells.setdefault(name, {})[round(point.forward_rows)] = cell
-    return markdown_table(cells, form, max if direction == "higher" else min, unit="rows")
+                found.setdefault(name, {})[round(point.forward_rows)] = point
+    cells: dict[str, dict[int, Cell]] = {name: {} for name in found}
+    for n in {n for row in found.values() for n in row}:
+        column = {name: row[n] for name, row in found.items() if n in row}
+        best = clear_best(column, metric)
+        for name, point in column.items():
+            cells[name][n] = Cell(point.mean(metric), "", spread(point, metric), name in best)
+    return markdown_table(cells, form, unit="evaluations")
 
 
-def best_values(cells: Cells, pick: Callable[[Iterable[float]], float]) -> dict[int, float]:
-    """What ``pick`` chooses of each column; a nan is chosen only where there is nothing else."""
+def markdown_table(cells: Cells, form: str, *, unit: str = "calls") -> list[str]:
+    """Lines of Markdown; the best of a column is bold."""
     columns = sorted({n for row in cells.values() for n in row})
-    values = {n: [row[n].value for row in cells.values() if n in row] for n in columns}
-    return {n: pick([v for v in found if v == v] or found) for n, found in values.items()}
-
-
-def markdown_table(
-    cells: Cells,
-    form: str,
-    pick: Callable[[Iterable[float]], float] | None,
-    *,
-    unit: str = "calls",
-) -> list[str]:
-    """Lines of Markdown; what ``pick`` chooses of each column is bold."""
-    columns = sorted({n for row in cells.values() for n in row})
-    best = {} if pick is None else best_values(cells, pick)
     lines = ["| sampler | " + " | ".join(f"{n} {unit}" for n in columns) + " |"]
     lines += ["|:--|" + "--:|" * len(columns)]
     for name, row in cells.items():
@@ -179,8 +228,7 @@ def markdown_table(
                 texts.append("")
                 continue
             text = f"{row[n].value:{form}}"
-            # Bold by what is shown: values that print alike are equally good.
-            if n in best and text == f"{best[n]:{form}}":
+            if row[n].best:
                 text = f"**{text}**"
             texts.append(f"{text}{row[n].spread}" + (f" ({row[n].note})" if row[n].note else ""))
         lines.append(f"| {name} | " + " | ".join(texts) + " |")

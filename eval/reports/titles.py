@@ -37,10 +37,26 @@ EXPLAINED = {
 OF_FEATURES = ("fid", "fd", "fd_fashion", "fd_infinity", "kid", "precision", "recall", "density",
                "coverage")  # fmt: skip
 OF_FIRST = ("fd_infinity", "kid", "precision", "recall", "density", "coverage", "sw2", "mmd2")
-TIMES = (
-    "Seconds of sampling (network and solver) for all samples of a run, without warm-up. Decoding, "
-    "features and saving come on top."
+FRONT = (
+    "The Pareto front: samplers that no other one beats in both quality and cost. The cost is the "
+    "number of network evaluations for each sample, which is exact; seconds depend on the machine "
+    "and on what else it does, so that they decide nothing here."
 )
+TIMES = (
+    "Time of sampling, which is network and solver, without warm-up; decoding, features and saving "
+    "come on top. The samplers took turns on the same units of samples, so that what else the "
+    'machine did slowed all of them: "least to most" is over these units. Bold: the fastest of '
+    "those with as many network evaluations, where no range reaches into another."
+)
+TIMES_APART = (
+    "These runs were made at different times, maybe on a machine that had other work to do: their "
+    "times are no comparison of samplers. `fewstep bench` measures samplers side by side."
+)
+
+
+def times_note(results: Results) -> str:
+    """What times here may be compared by."""
+    return TIMES if results.is_side_by_side else TIMES_APART
 
 
 def extractor_name(results: Results) -> str:
@@ -79,6 +95,24 @@ def feature_title(metric: str, n: int, extractor: str, *, comparable: bool) -> s
     if comparable:
         return f"{title.replace('FD', 'FID')}-{count}"
     return f"{title.removesuffix('-fashion')}-{family_text(extractor)}-{count}"
+
+
+def rank_note(results: Results, metric: str) -> str:
+    """That there are too few samples for a covariance of full rank; empty if there are enough."""
+    dim = results.env.get("extractor", {}).get("dim")
+    n = results.rows[0].n
+    if metric not in ("fid", "fd", "fd_fashion") or dim is None or n > dim:
+        return ""
+    return few_samples(metric_title(results, metric), n, dim)
+
+
+def few_samples(title: str, n: int, dim: int) -> str:
+    """The same of a score's title, samples and features."""
+    return (
+        f"{title}: {n} samples of {dim} features have a covariance of rank {n - 1} at most, so "
+        f"that this distance is mostly due to the small number: take more than {dim}, better ten "
+        "times as many."
+    )
 
 
 def is_of_features(results: Results) -> bool:

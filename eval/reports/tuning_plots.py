@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from fewstep.eval.amounts import number_text
 from fewstep.eval.reports.cost_tables import Entry, Grid
 from fewstep.eval.reports.plan_plots import draw_plans
 from fewstep.eval.reports.plots import Plot, Value, lay_out
@@ -50,7 +51,7 @@ def error_grid(tuning: Tuning) -> Grid:
 
 
 def _entry(value: float | None) -> Entry:
-    return Entry("") if value is None else Entry(f"{value:.3g}", value)
+    return Entry("") if value is None else Entry(number_text(float(f"{value:.3g}")), value)
 
 
 def error_plot(tuning: Tuning) -> Plot:
@@ -69,7 +70,7 @@ def curve_plot(tuning: Tuning) -> Plot | None:
     history = tuning.found.history
     if len(history) < 2:
         return None
-    series: dict[str, list[Value]] = {"noises to tune": [], "noises to select": []}
+    series: dict[str, list[Value]] = {"noises to tune on": [], "fresh noises": []}
     for step, entry in enumerate(history):
         losses = (entry.tune, entry.select)
         for (name, line), loss in zip(series.items(), losses, strict=True):

@@ -58,6 +58,7 @@ def page(tuning: Tuning, out: Path) -> str:
     )  # fmt: skip
     return environment.get_template("tuning.html.jinja").render(
         title=f"Tuned sampler: {subject(tuning)}",
+        lead=lead(tuning),
         summary=_summary(tuning),
         notes=tuning.notes(),
         reported=len(tuning.setup.splits["report"]),
@@ -103,25 +104,35 @@ def error_table(tuning: Tuning) -> Table:
     return table
 
 
+def lead(tuning: Tuning) -> str:
+    """The result in a sentence."""
+    n, error, best = tuning.nfe, tuning.error.rms, tuning.best(tuning.nfe)
+    text = f"Its error at {calls_text(n)} is {error:.3g}"
+    if best is not None:
+        text += f", that of the best fixed sampler with as many is {best[1].rms:.3g} ({best[0]})"
+    if (more := tuning.best(2 * n)) is not None:
+        text += f", and with {calls_text(2 * n)} {more[1].rms:.3g} ({more[0]})"
+    return f"{text}."
+
+
 def _summary(tuning: Tuning) -> dict[str, str]:
     found, setup = tuning.found, tuning.setup
     texts = {
         "family": f"{setup.settings.family}, {found.size} numbers",
-        "error": f"{tuning.error.rms:.4g}",
-        "error of the start": f"{tuning.before.rms:.4g}, {found.spec}",
-    }
-    for n in (tuning.nfe, 2 * tuning.nfe):
-        best = tuning.best(n)
-        if best is not None:
-            texts[f"best fixed sampler at {calls_text(n)}"] = f"{best[1].rms:.4g}, {best[0]}"
-    texts["validation over training error"] = (
-        f"{found.select / found.tune:.2f}" if found.tune else "no error"
-    )
+        "start": f"{found.spec}, error {tuning.before.rms:.4g}",
+        "error on fresh noises over that on those to tune on": (
+            f"{found.select / found.tune:.2f}; near 1 it holds for others" if found.tune
+            else "no error"
+        ),
+        "noises to tune on, to choose the step, to report on": ", ".join(
+            str(len(split)) for split in setup.splits.values()
+        ),
+    }  # fmt: skip
     if found.landing is not None:
-        texts["starts from a Gaussian at sigma/alpha"] = f"{found.landing:.4g}"
-    texts["noises to tune, select, report"] = ", ".join(
-        str(len(split)) for split in setup.splits.values()
-    )
+        texts["first level"] = (
+            f"sigma/alpha {found.landing:.4g}, to where a Gaussian fitted to the model's samples "
+            "is solved in one step"
+        )
     texts["time"] = ", ".join(
         f"{name} {seconds_text(spent)}" for name, spent in tuning.seconds.items()
     )

@@ -136,11 +136,15 @@ class Tuning:
         ratio = found.select / found.tune if found.tune else float("nan")
         units = "" if setup.featured is None else ", in units of the objective"
         lines.append(
-            f"validation over training error: {ratio:.2f} ({found.select:.4g} on the noises to "
-            f"select, {found.tune:.4g} on those to tune{units}); {found.size} numbers"
+            f"on fresh noises the error is {ratio:.2f} times that on the noises to tune on "
+            f"({found.select:.4g} and {found.tune:.4g}{units}; near 1 it holds for others); "
+            f"{found.size} numbers"
         )
         if found.landing is not None:
             above = found.plan.history
             history = f", and looks back at {above} of its predictions" if above else ""
-            lines.append(f"starts from a Gaussian at sigma/alpha = {found.landing:.4g}{history}")
+            lines.append(
+                f"starts below the first level: a Gaussian fitted to the model's samples is solved "
+                f"in one step down to sigma/alpha = {found.landing:.4g}{history}"
+            )
         return lines
