@@ -188,7 +188,7 @@ MISTAKES = {
     "class": (["sample", "--classes", "1,10"], "classes are 0 to 9, got 10"),
     "picture": (["sample", "--out", "grid.txt"], "must name a .png file"),
     "save": (["plan", "ddim", "--save", "plan.txt"], "must name a .json file"),
-    "repeats": (["overhead", "--repeats", "0"], "--repeats must be at least 1"),
+    "repeats": (["overhead", "--repeats", "0"], "repeats must be at least 1"),
     "unknown command": (["bunch"], "No such command"),
     "unknown flag": (["plan", "ddim", "--fast"], "No such option"),
     "missing argument": (["plan"], "Missing argument"),

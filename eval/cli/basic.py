@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from fewstep.eval.cli.options import Device, Guidance, Seed
-from fewstep.eval.limits import check_repeats
 from fewstep.progress import Progress
 
 
@@ -83,8 +82,8 @@ def overhead(
     device: Device = "auto",
 ) -> None:
     """Times a `step()` of our schedulers beside diffusers', and guidance beside its network."""
-    if repeats < 1:
-        raise ValueError(f"--repeats must be at least 1, got {repeats}")
+    from fewstep.eval.limits import check_repeats
+
     check_repeats(repeats)
     with Progress.shown("overhead", "pairs") as progress:
         from fewstep.eval.processes import resolve_device

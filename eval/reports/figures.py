@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, ScalarFormatter
 
 from fewstep.eval.reports.thumbnails import Pixels, as_array
+from fewstep.samplers.writing import writing
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-from fewstep.samplers.writing import writing
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, then a few more.
 COLOURS = (

@@ -3,14 +3,18 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fewstep.eval.reports.figures import draw_curves, draw_images
 from fewstep.eval.reports.points import points
 from fewstep.eval.reports.results import PEER_PREFIX, Results
 from fewstep.eval.reports.tables import REFERENCE_FREE, best_of_grids, subject
 from fewstep.eval.reports.titles import metric_title
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fewstep.eval.reports.thumbnails import Pixels
 
 PLOTTED = ("rmse", "feature_rmse", "fid", "fd_fashion", "fd", "fd_infinity", "kid", "sw2",
            "w2_gauss", "mmd2")  # fmt: skip
@@ -103,7 +107,7 @@ class Comparison:
     guidance: str
     nfe: int
     seeds: str
-    rows: dict[str, Tensor]
+    rows: "dict[str, Tensor | Pixels]"
     names: tuple[str, ...]
 
 
@@ -112,7 +116,7 @@ def comparisons(results: Results) -> list[Comparison]:
 
     Only images of equal classes stand in one picture: their names are those of its columns.
     """
-    groups: dict[tuple[str, int, str, tuple[str, ...]], dict[str, Tensor]] = {}
+    groups: dict[tuple[str, int, str, tuple[str, ...]], dict[str, Tensor | Pixels]] = {}
     for key, images in results.images.items():
         guidance, sampler, nfe, seeds = key
         if not sampler.startswith(PEER_PREFIX):
