@@ -116,8 +116,10 @@ def sample(
     guidance = given.read_guidance(guidance)
     plan, scale, hooks = _planned(sampler, denoiser.process, nfe, guidance, hooks, cond)
     run = facts(plan, plan.history)
-    for part in (*([] if guidance is None else [guidance]), *hooks):
-        part.check(run)
+    if guidance is not None:
+        guidance.check(run)
+    for hook in hooks:
+        hook.check(run)
     if noise is None:
         noise = seeded_noise(seeds, full[1:], 0, device, dtype or torch.float32)
     noise = noise.to(device=device, dtype=dtype)

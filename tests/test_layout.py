@@ -230,7 +230,15 @@ def test_wheel_holds_the_package_once(wheel: Path) -> None:
     expected = {f"fewstep/{path.relative_to(ROOT).as_posix()}" for path in MODULES}
     expected |= {
         f"fewstep/{name}"
-        for name in ("__init__.py", "__main__.py", "late.py", "progress.py", "types.py", "py.typed")
+        for name in (
+            "__init__.py",
+            "__main__.py",
+            "checks.py",
+            "late.py",
+            "progress.py",
+            "types.py",
+            "py.typed",
+        )  # fmt: skip
     }
     assert expected <= entries.keys()
     assert {f"fewstep/{name}" for name in DATA} <= entries.keys()

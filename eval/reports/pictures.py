@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fewstep.eval.reports.figures import draw_curves, draw_images
 from fewstep.eval.reports.points import points
@@ -116,7 +116,7 @@ def comparisons(results: Results) -> list[Comparison]:
 
     Only images of equal classes stand in one picture: their names are those of its columns.
     """
-    groups: dict[tuple[str, int, str, tuple[str, ...]], dict[str, Tensor | Pixels]] = {}
+    groups: dict[tuple[str, int, str, tuple[str, ...]], dict[str, Any]] = {}
     for key, images in results.images.items():
         guidance, sampler, nfe, seeds = key
         if not sampler.startswith(PEER_PREFIX):
