@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 Numbers = TypeVar("Numbers", "Tensor", Array)
 
 
+def is_readable(x: "Tensor") -> bool:
+    """Whether values may be looked at: not where a graph of calls is traced or captured."""
+    import torch
+
+    if torch.compiler.is_compiling():
+        return False
+    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
 def finite(numbers: Numbers, otherwise: str) -> Numbers:
     """The same tensor or array, all of it finite.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewstep.checks import named, whole
 from fewstep.models.calls import unbindable
-from fewstep.samplers.finite import finite
+from fewstep.samplers.finite import finite, is_readable
 from fewstep.schedules.process import NoiseProcess
 from fewstep.types import Guidance
 
@@ -93,7 +93,7 @@ def _check_noise(noise: Any, name: str) -> None:
         raise ValueError(f"{name} must be a plain tensor, got one in the layout {noise.layout}")
     if noise.is_meta:
         raise ValueError(f"{name} must hold numbers, got a tensor on the meta device")
-    if not torch.compiler.is_compiling():
+    if is_readable(noise):
         finite(noise.detach(), f"{name} must be finite, and some of it is inf or nan: draw it anew")
 
 
@@ -229,7 +229,7 @@ def _check_labels(labels: Tensor, count: int, denoiser: Any) -> None:
         raise ValueError(
             f"cond must hold class labels as whole numbers, got {labels.dtype}; write cond.long()"
         )
-    if torch.compiler.is_compiling():
+    if not is_readable(labels):
         return
     null = getattr(denoiser, "null_cond", lambda labels: None)(labels[:1])
     known = torch.zeros_like(labels, dtype=torch.bool)

@@ -13,6 +13,7 @@ from fewstep.samplers import given
 from fewstep.samplers.asked import call_count, check_sampler
 from fewstep.samplers.diverged import NotFiniteWarning, all_finite, cause
 from fewstep.samplers.execute import Executor
+from fewstep.samplers.finite import is_readable
 from fewstep.samplers.gaussian import Gaussian
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.recompute import recomputed
@@ -159,7 +160,7 @@ def sample(
         return x
 
     x = walk(denoiser, guidance, callback)
-    if not torch.compiler.is_compiling() and not all_finite(x):
+    if is_readable(x) and not all_finite(x):
         with torch.no_grad():
             reason = cause(denoiser, guidance, len(run.levels), walk)
         text = f"samples of {plan.name!r} are not finite: {reason}"

@@ -238,7 +238,7 @@ def test_wheel_holds_the_package_once(wheel: Path) -> None:
             "progress.py",
             "types.py",
             "py.typed",
-        )  # fmt: skip
+        )
     }
     assert expected <= entries.keys()
     assert {f"fewstep/{name}" for name in DATA} <= entries.keys()
