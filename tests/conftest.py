@@ -1,5 +1,7 @@
 """Shared problems with known answers."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from helpers import Mixture1D
@@ -12,10 +14,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def _no_first_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _no_first_line() -> Iterator[None]:
     """Of commands that are called in this process, which take as long as the machine is busy."""
-    monkeypatch.setattr("fewstep.progress.FIRST", 3600.0)
+    with pytest.MonkeyPatch.context() as patch:  # before the fixtures of modules, which call some
+        patch.setattr("fewstep.progress.FIRST", 3600.0)
+        yield
 
 
 @pytest.fixture(scope="session")
