@@ -11,16 +11,16 @@ import torch
 from random_inception import pictures, random_tensors, save
 from torch import Tensor
 
+from fewstep.eval.metric_choices import NOT_COMPARABLE
 from fewstep.eval.moments import LARGEST
 from fewstep.eval.networks import extractors, inception_weights
 from fewstep.eval.networks.extractors import (
-    EXTRACTORS,
-    NOT_COMPARABLE,
     Extractor,
     comparison_note,
     load_extractor,
     metric_name,
 )
+from fewstep.eval.networks.families import EXTRACTORS
 from fewstep.eval.networks.features import Judge
 from fewstep.eval.networks.inception import InceptionExtractor
 from fewstep.eval.networks.inception_weights import VARIABLE, ExtractorUnavailableError
