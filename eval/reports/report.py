@@ -153,7 +153,7 @@ def _section(results: Results, metric: str, pictures: list[str]) -> list[str]:
 
 
 def _equal_rows(results: Results, metric: str, pictures: list[str]) -> list[str]:
-    """Guided samplers beside unguided ones that cost as many forward rows."""
+    """Guided samplers beside unguided ones that cost as many network evaluations."""
     title = metric_title(results, metric)
     shown = [text for text in results.guidance if results.metric(metric, text)]
     if len(shown) < 2:
