@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewstep.eval.metric_choices import NOT_COMPARABLE
 from fewstep.eval.moments import LARGEST
-from fewstep.eval.networks import extractors, inception_weights
+from fewstep.eval.networks import extractors, inception, inception_weights
 from fewstep.eval.networks.extractors import (
     Extractor,
     comparison_note,
@@ -142,7 +142,7 @@ def test_inception_without_weights_ends_before_any_image(
 
 
 def test_variant_device_and_weights_reach_the_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extractors, "InceptionExtractor", lambda *got: SimpleNamespace(got=got))
+    monkeypatch.setattr(inception, "InceptionExtractor", lambda *got: SimpleNamespace(got=got))
     path = Path("w.pth")
     assert load_extractor("inception").got == ("edm", "cpu", None)  # type: ignore[attr-defined]
     clean = load_extractor("inception:clean", "cuda", path)
