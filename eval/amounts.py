@@ -1,4 +1,6 @@
-"""Bytes, seconds and small numbers as people read them."""
+"""Bytes, seconds, small numbers and long texts as people read them."""
+
+from fewstep.progress import minutes_text
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -14,10 +16,7 @@ def bytes_text(count: float) -> str:
 
 def seconds_text(seconds: float) -> str:
     """As in ``3.2 s``, ``5 min`` or ``2 h 10 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    return f"{seconds:.1f} s" if seconds < 60 else minutes_text(seconds)
 
 
 def time_text(seconds: float) -> str:
@@ -38,3 +37,13 @@ def number_text(value: float) -> str:
     digits = f"{float(digits):g}"
     raised = str(int(power)).translate(RAISED)
     return f"10{raised}" if digits == "1" else f"{digits}\u00d710{raised}"
+
+
+def short_mean(mean: float) -> int | float:
+    """A mean for a file: whole where it is, else with two digits."""
+    return int(mean) if mean == int(mean) else round(mean, 2)
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text, or its beginning and an ellipsis, in at most ``longest`` letters."""
+    return text if len(text) <= longest else f"{text[: longest - 1].rstrip(',- ')}\u2026"

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fewstep.eval.folders import cache_folder as cache_folder
+from fewstep.eval.folders import cache_folder
 from fewstep.eval.sketches import agree
 
 ANSWERS = "answers"  # of the model, in a file's metadata

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fewstep.eval.amounts import shortened
 from fewstep.models.data import CLASS_NAMES
 
 # Problems whose labels are the classes of Fashion-MNIST; a model of a user may be called alike.
@@ -17,9 +18,7 @@ def class_names(problem: str, labels: Sequence[int], prompts: Sequence[str] = ()
         labels: of samples.
         prompts: of a model that takes text, label i for prompt i; long ones are cut.
     """
-    known = [_short(text) for text in prompts] or list(CLASS_NAMES if problem in FASHION else ())
+    known = [shortened(text, LONGEST) for text in prompts] or list(
+        CLASS_NAMES if problem in FASHION else ()
+    )
     return [known[i] if i < len(known) else f"class {i}" for i in labels]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1].rstrip()}\u2026"

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.eval.phases import PHASES as PHASES
 from fewstep.types import Denoiser, Level
 
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from fewstep.eval import kid, manifold
 from fewstep.eval.extrapolation import fd_infinity, smallest_count
-from fewstep.eval.metric_choices import KEPT as KEPT
-from fewstep.eval.metric_choices import METRIC_CHOICES as METRIC_CHOICES
+from fewstep.eval.metric_choices import KEPT, METRIC_CHOICES
 from fewstep.eval.moments import ExactMoments
 from fewstep.eval.networks.extractors import Extractor, metric_key
 from fewstep.eval.references import Reference, check_features, subset

@@ -63,10 +63,17 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def student(freedom: int) -> float:
-    """97.5 % quantile of Student's t, to 0.001 from 9 degrees of freedom on.
+    """97.5 % quantile of Student's t: 12.7 of one degree of freedom, 2.26 of nine.
+
+    Exact for one and two, as two and three repeats have; the series for more is 0.7 % too small at
+    three, and right to 0.001 from nine on.
 
     Reference: Abramowitz and Stegun, 26.7.5.
     """
+    if freedom == 1:
+        return math.tan(0.475 * math.pi)
+    if freedom == 2:
+        return 0.95 * math.sqrt(2 / (1 - 0.95**2))
     z = 1.959964
     terms = (
         z,

@@ -59,7 +59,7 @@ class Watch:
 
 
 class WatchedGuidance:
-    """Guidance whose predictions are looked at."""
+    """Guidance whose predictions are looked at; in all else it is the inner one."""
 
     def __init__(self, guidance: Guidance) -> None:
         self.guidance = guidance
@@ -74,6 +74,9 @@ class WatchedGuidance:
 
     def check(self, run: RunFacts) -> None:
         """It was checked when the run was made first."""
+
+    def __getattr__(self, name: str) -> Any:  # as whether calls may be made twice
+        return getattr(self.guidance, name)
 
 
 def all_finite(x: Tensor) -> bool:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from fewstep.schedules.process import NoiseProcess, discrete_vp
@@ -47,7 +48,18 @@ def check_options(spec: "Spec", process: NoiseProcess, nfe: int) -> None:
         raise ValueError(
             f"power= of the sampler {spec} belongs to grid=karras: add that, or leave it out"
         )
-    token = _trying.set(True)
+    if spec.options or spec.grid:
+        try:
+            _check_effects(str(spec), process, nfe)
+        except TypeError:  # a process of the user's that cannot be hashed
+            _check_effects.__wrapped__(str(spec), process, nfe)
+
+
+@lru_cache(maxsize=256)  # a spec is sampled from many times, and compared in tens of milliseconds
+def _check_effects(text: str, process: NoiseProcess, nfe: int) -> None:
+    from fewstep.samplers.spec import parse_spec
+
+    spec, token = parse_spec(text), _trying.set(True)
     try:
         for told, rest in _left_out(spec):
             if not _differ(spec, rest, process, nfe):

@@ -99,6 +99,7 @@ def fit_compensation(
                 shown.at(done, total, "ratios")
                 ratios = search.improved(ratios, i, i + 1 if sweep == 0 else nfe)
                 done += 1
+        shown.at(done, total, "ratios")
         before, after = search.end_error(np.ones(nfe)), search.end_error(ratios)
     if not after < before:
         warnings.warn(

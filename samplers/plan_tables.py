@@ -1,37 +1,32 @@
 """Plans that were read: every entry is checked before it counts.
 
-The checks of :class:`fewstep.samplers.plan.Plan` hold for any table; those here are of types, names
-and sense: what is told to the network at a level, levels that the process has, and noise where
-there is room for it. Every refusal names the file and the place in it.
+The checks of :class:`fewstep.samplers.plan.Plan` hold for any table; those here are of types and
+names, and those of :mod:`fewstep.samplers.plan_sense` follow. Every refusal names the file and the
+place in it.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from numbers import Real
 from typing import Any
 
-import numpy as np
-
-from fewstep.samplers.plan import NO_PLAN, SCHEMA, Evaluation, Op, Plan, apply_ops
-from fewstep.schedules.base import Array, NoiseProcess
-from fewstep.schedules.discrete import DiscreteVP
+from fewstep.samplers.plan import NO_PLAN, SCHEMA, Evaluation, Op, Plan
+from fewstep.samplers.plan_sense import (
+    OWN_TIMES,
+    check_landing,
+    check_levels,
+    check_noise,
+    check_unknown_table,
+)
 from fewstep.schedules.identity import process_named
 from fewstep.schedules.limits import MAX_CALLS
 
 MAX_OPS = 64  # of an evaluation; solvers have up to five
 LARGEST = 3.4e38  # of a coefficient, since samples may be float32
-LEVEL = 1e-6  # relative; the numbers of a file are float64
-# diffusers puts levels between two training times in another way than we do.
-TABLE_TIMES = 1.0
 ROW, ROW_IF_OLD = ("time", "alpha", "sigma", "ops", "form", "store"), ("stage",)
 OP = ("reg", "c_x", "c_b", "w", "nu")
 PLAN = ("schema", "kind", "evaluations", "end", "process", "name", "provenance")
 NUMBERS, TEXTS = ("seconds", "calls"), ("prediction_type", "model", "guidance", "family", "version")
 OBJECTS = ("error", "fixed", "seeds", "noises", "start", "objective")
-OWN_TIMES = (
-    "own"  # provenance["times"] of a plan whose network is told something else than its level
-)
 
 
 def read_plan(table: Any, where: str = "") -> Plan:
@@ -72,14 +67,14 @@ def _plan(table: Any) -> Plan:
         _text(table["name"], "name"),
         _provenance(table["provenance"], len(rows)),
     )
-    _check_landing(plan)
+    check_landing(plan)
     known = process_named(plan.process)
     if known is not None:
         check_levels(plan, known)
     elif process["process"] == "vp-discrete":
-        _check_unknown_table(plan, process["times"])
+        check_unknown_table(plan, process["times"])
     if plan.draws:
-        _check_noise(plan)
+        check_noise(plan)
     return plan
 
 
@@ -146,114 +141,6 @@ def _provenance(value: Any, rows: int) -> Mapping[str, Any]:
             if error is not None:
                 _number(error, f"the error {name} of tuned")
     return found
-
-
-def _check_landing(plan: Plan) -> None:
-    """A history is of a Gaussian, which hands over where the calls begin."""
-    landing = plan.provenance.get("landing")
-    if landing is None:
-        if plan.history:
-            raise ValueError(
-                "provenance has a history and no landing, from which a Gaussian fills it"
-            )
-        return
-    first = plan.sigmas(native=False)[plan.history]
-    if not math.isclose(first, landing, rel_tol=LEVEL):
-        raise ValueError(
-            f"landing of provenance is {landing:g}, and the first call, evaluation {plan.history}, "
-            f"is at sigma/alpha = {first:g}"
-        )
-
-
-def check_levels(plan: Plan, process: NoiseProcess, where: str = "") -> None:
-    """Passes a plan whose levels and network times are those of a process.
-
-    Args:
-        plan: that was read.
-        process: which it names.
-        where: the file, for messages.
-
-    Raises:
-        ValueError: for the first evaluation, or the end, that is off.
-    """
-    at = f"{where}: " if where else ""
-    marks = [(row.alpha, row.sigma) for row in plan.evaluations] + [plan.end]
-    alpha, sigma = np.array(marks).T
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        rho = sigma / alpha
-        own_alpha, own_sigma = process.from_rho(rho)
-        near = np.isclose(alpha, own_alpha, LEVEL, 0) & np.isclose(sigma, own_sigma, LEVEL, 0)
-    if not near.all():
-        e = int(np.argmin(near))
-        kind, own = plan.process.get("process"), (float(own_alpha[e]), float(own_sigma[e]))
-        raise ValueError(
-            f"{at}{_name(plan, e)} has alpha {alpha[e]:g} and sigma {sigma[e]:g}, which process "
-            f"{kind} has not: at that ratio it has {own[0]:g} and {own[1]:g}"
-        )
-    if plan.provenance.get("times") == OWN_TIMES:
-        return
-    told, due = np.array([row.time for row in plan.evaluations]), process.time(rho[:-1])
-    span = max(1.0, float(np.abs(due).max()))
-    off = np.abs(told - due) > (TABLE_TIMES if isinstance(process, DiscreteVP) else LEVEL * span)
-    if off.any():
-        e = int(np.argmax(off))
-        raise ValueError(
-            f"{at}{_name(plan, e)} tells the network time {told[e]:g}, its level has {due[e]:g}: "
-            "correct one of them, or say 'times': 'own' in the provenance"
-        )
-
-
-def _check_unknown_table(plan: Plan, times: int) -> None:
-    """What holds for any table of betas: alpha^2 + sigma^2 = 1, and times rise with noise."""
-    told = np.array([row.time for row in plan.evaluations])
-    alpha, sigma = np.array([(row.alpha, row.sigma) for row in plan.evaluations]).T
-    off = ~np.isclose(alpha**2 + sigma**2, 1, 0, LEVEL)
-    off |= (told < 0) | (told > times - 1)
-    with np.errstate(divide="ignore"):
-        order = np.argsort(-sigma / alpha, kind="stable")
-    lowest = np.minimum.accumulate(told[order])
-    off[order] |= told[order] > lowest + TABLE_TIMES
-    if off.any():
-        e = int(np.argmax(off))
-        raise ValueError(
-            f"{_name(plan, e)} has time {told[e]:g}, alpha {alpha[e]:g} and sigma {sigma[e]:g}, "
-            f"which no table of {times} times has: alpha^2 + sigma^2 = 1, and times from 0 to "
-            f"{times - 1} rise with sigma"
-        )
-
-
-def _check_noise(plan: Plan) -> None:
-    """Noise is added where there is room for it.
-
-    For data that are all 0 an evaluation starts with sigma times unit noise. If its ops carry all
-    that the next level has, it is a deterministic one, and what they add is too much.
-    """
-    rows = plan.evaluations
-    sigmas = [row.sigma for row in rows] + [plan.end[1]]
-    depth = max(len(op.w) for row in rows for op in row.ops)
-    units = (np.eye(1, plan.draws + 1, k)[0] for k in range(1, plan.draws + 1))
-    x, base = np.eye(1, plan.draws + 1)[0] * sigmas[0], np.zeros(plan.draws + 1)
-    held: list[Array] = []
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for e, row in enumerate(rows):
-            output = np.zeros_like(x) if row.form == "data" else x / row.sigma
-            held = [output, *(held if row.store == "push" else held[1:])][: max(depth, 1)]
-            quiet = tuple(replace(op, nu=0.0) for op in row.ops)
-            size = np.linalg.norm(x) / row.sigma  # 1, but for plans that scale their noise
-            carried = np.linalg.norm(apply_ops(quiet, x, base, held)[0]) / size
-            x, base, held = apply_ops(row.ops, x, base, held, units)
-            total = np.linalg.norm(x) / size
-            room = sigmas[e + 1]
-            if total > room * (1 + 1e-9) and carried >= room * (1 - 1e-9) and total > carried:
-                raise ValueError(
-                    f"{_name(plan, e)} adds noise (nu) where the next level, sigma {room:g}, has "
-                    "no room for any: its other coefficients carry all of it"
-                )
-
-
-def _name(plan: Plan, e: int) -> str:
-    which = f"evaluation {e}" if e < plan.nfe else "the end"
-    return f"{which} of the plan {plan.name!r}"
 
 
 def _keys(value: Mapping[str, Any], at: str, names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from fewstep.samplers.deis import deis, ipndm
 from fewstep.samplers.dpmpp import dpmpp
 from fewstep.samplers.heun import edm_stochastic, heun, heun_intervals
 from fewstep.samplers.plan import Plan
-from fewstep.samplers.plan_tables import check_levels
+from fewstep.samplers.plan_sense import check_levels
 from fewstep.samplers.restart import restart, restart_steps
 from fewstep.samplers.sa import sa, sa_steps
 from fewstep.samplers.singlestep import rho_rk, singlestep

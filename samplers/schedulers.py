@@ -18,7 +18,7 @@ from fewstep.samplers import settings
 from fewstep.samplers.adapter import PlanSchedulerMixin
 from fewstep.samplers.compensation import multistep_plan
 from fewstep.samplers.plan import Plan
-from fewstep.samplers.plan_tables import check_levels
+from fewstep.samplers.plan_sense import check_levels
 from fewstep.samplers.registry import SAMPLERS, check_process
 from fewstep.samplers.restart_recipes import recipe
 from fewstep.samplers.sent import count_in

@@ -29,6 +29,7 @@ from fewstep.samplers.spec import Spec, parse_spec
 from fewstep.schedules.base import Array
 from fewstep.schedules.breaks import snap
 from fewstep.schedules.grids import Grid
+from fewstep.schedules.limits import check_calls
 from fewstep.schedules.process import NoiseProcess
 from fewstep.types import Level, RunFacts
 
@@ -105,8 +106,7 @@ def teleported_plan(
         ValueError: for a landing outside these, or what ``Spec.build`` refuses.
     """
     _check(landing, process)
-    if nfe < 1:
-        raise ValueError(f"a sampler needs at least 1 call, got nfe = {nfe}")
+    check_calls(nfe)
     parsed = parse_spec(spec)
     check_options(parsed, process, nfe)
     late = _Late(process, landing)

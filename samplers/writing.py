@@ -53,16 +53,29 @@ def writing(path: str | Path, scratch: str | Path | None = None) -> Iterator[Non
         raise NotWrittenError.of(OSError(number, os.strerror(number)), Path(path)) from error
 
 
-def write_whole(path: str | Path, text: str) -> None:
-    """Writes a file that appears whole or not at all; an error names it."""
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A name to write to; the file there becomes ``path`` if the block ends without an error.
+
+    Only one process may write ``path`` at a time.
+
+    Raises:
+        OSError: with the name of ``path``, if it cannot be written.
+    """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
         with writing(path):
-            part.write_text(text)
+            yield part
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Writes a text in UTF-8, which appears whole or not at all; an error names the file."""
+    with whole_file(path) as part:
+        part.write_text(text, "utf-8")
 
 
 def _place(name: str | None, path: Path, scratch: str | Path | None) -> Path | None:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from fewstep.schedules.discrete import DiscreteVP, discrete_vp
-from fewstep.schedules.limits import MAX_TRAIN_TIMES
+from fewstep.schedules.limits import check_train_times
 from fewstep.schedules.process import VE, ContinuousVP, Flow, NoiseProcess
 
 # Tables that pipelines name; an identity has the hash of a table alone.
@@ -32,19 +32,11 @@ def process_named(identity: Mapping[str, Any]) -> NoiseProcess | None:
         if kind in classes:
             return classes[kind](**given)
         if kind == "vp-discrete":
-            return _tables(_times(given)).get(str(given["sha256"]))
+            times = check_train_times(given["times"], 2, "times of a table")
+            return _tables(times).get(str(given["sha256"]))
     except (TypeError, KeyError, OverflowError) as error:
         raise ValueError(f"a process {dict(identity)!r} is none of {kind}") from error
     return None
-
-
-def _times(given: Mapping[str, Any]) -> int:
-    times = given["times"]
-    if isinstance(times, bool) or not isinstance(times, int) or not 2 <= times <= MAX_TRAIN_TIMES:
-        raise ValueError(
-            f"a table has a whole number of times, 2 to {MAX_TRAIN_TIMES:,}, got {times!r}"
-        )
-    return times
 
 
 @lru_cache(maxsize=8)

@@ -17,12 +17,13 @@ def at_most(what: str, value: int, most: int) -> None:
         raise ValueError(f"{what} must be at most {most:,}, got {value:,}")
 
 
-def check_train_times(value: Any, least: int) -> int:
+def check_train_times(value: Any, least: int, name: str = "num_train_timesteps") -> int:
     """A number of training times.
 
     Args:
         value: whole, maybe as a float.
         least: 2 of a table, 1 of a flow.
+        name: what it is called in the message.
 
     Raises:
         ValueError: for any other value.
@@ -32,8 +33,7 @@ def check_train_times(value: Any, least: int) -> int:
         if least <= count <= MAX_TRAIN_TIMES:
             return count
     raise ValueError(
-        f"num_train_timesteps must be a whole number from {least} to {MAX_TRAIN_TIMES:,}, got "
-        f"{value!r}"
+        f"{name} must be a whole number from {least} to {MAX_TRAIN_TIMES:,}, got {value!r}"
     )
 
 

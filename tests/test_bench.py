@@ -17,11 +17,12 @@ from fewstep.eval.bench.jobs import Batch, all_specs, make_jobs, split_specs
 from fewstep.eval.bench.reference import CountingDenoiser, fine_reference
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.setup import Bench
-from fewstep.eval.clock import PHASES
 from fewstep.eval.commands.basic import score_table
+from fewstep.eval.folders import check_writable
+from fewstep.eval.phases import PHASES
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.eval.reports import pictures
-from fewstep.eval.reports.results import Results, Row, check_writable
+from fewstep.eval.reports.results import Results, Row
 from fewstep.eval.reports.tables import best_of_grids, table
 from fewstep.guidance import CFG
 from fewstep.models.data import CLASS_NAMES

@@ -10,7 +10,8 @@ import torch
 from generation_runs import blobs
 
 from fewstep.eval import clock
-from fewstep.eval.clock import PHASES, Clock, peak_memory
+from fewstep.eval.clock import Clock, peak_memory
+from fewstep.eval.phases import PHASES
 from fewstep.samplers import sample
 from fewstep.types import Denoiser
 

@@ -71,6 +71,13 @@ def test_finite_samples_cost_no_call_more() -> None:
     assert model.asked == 5
 
 
+def test_differentiable_runs_are_made_again_under_their_guidance() -> None:
+    """Guidance that may be called twice may be so when the run is looked at."""
+    text = told(Breaks(2), "ddim", 3, cond=LABELS, guidance=CFG(2.0), differentiable=True)
+    assert "the network's own output was not finite" in text
+    assert "in call 3 of 3" in text
+
+
 def test_under_guidance_it_is_told_from_the_networks() -> None:
     """Two finite rows of 3e38 differ by more than float32 holds."""
 

@@ -11,16 +11,16 @@ import torch
 from random_inception import pictures, random_tensors, save
 from torch import Tensor
 
+from fewstep.eval.metric_choices import NOT_COMPARABLE
 from fewstep.eval.moments import LARGEST
-from fewstep.eval.networks import extractors, inception_weights
+from fewstep.eval.networks import extractors, inception, inception_weights
 from fewstep.eval.networks.extractors import (
-    EXTRACTORS,
-    NOT_COMPARABLE,
     Extractor,
     comparison_note,
     load_extractor,
     metric_name,
 )
+from fewstep.eval.networks.families import EXTRACTORS
 from fewstep.eval.networks.features import Judge
 from fewstep.eval.networks.inception import InceptionExtractor
 from fewstep.eval.networks.inception_weights import VARIABLE, ExtractorUnavailableError
@@ -142,7 +142,7 @@ def test_inception_without_weights_ends_before_any_image(
 
 
 def test_variant_device_and_weights_reach_the_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extractors, "InceptionExtractor", lambda *got: SimpleNamespace(got=got))
+    monkeypatch.setattr(inception, "InceptionExtractor", lambda *got: SimpleNamespace(got=got))
     path = Path("w.pth")
     assert load_extractor("inception").got == ("edm", "cpu", None)  # type: ignore[attr-defined]
     clean = load_extractor("inception:clean", "cuda", path)

@@ -9,10 +9,10 @@ import torch
 from generation_runs import small_run
 from torch import nn
 
-from fewstep.eval.clock import PHASES
 from fewstep.eval.generate.generation import Summary, generate
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.generate.verification import verify
+from fewstep.eval.phases import PHASES
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.samplers import SAMPLERS
 

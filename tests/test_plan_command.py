@@ -14,7 +14,7 @@ from PIL import Image
 from fewstep.eval.bench.jobs import DEFAULT_CALLS, make_jobs
 from fewstep.eval.bench.sweeps import read_sweep
 from fewstep.eval.problems import load_problem
-from fewstep.eval.reports.plan_plots import nodes, step_weights
+from fewstep.eval.reports.plan_numbers import nodes, step_weights
 from fewstep.samplers import DEFAULT_SPECS, Plan, build_plan
 from fewstep.samplers.class_gaussians import ClassGaussians
 from fewstep.samplers.gaussian_fit import fit_gaussian

@@ -191,3 +191,22 @@ def test_the_first_line_of_a_log_comes_before_torch(command: list[str], tmp_path
     assert re.fullmatch(rf"{command[0]}: loading, \d+ s gone\n", line)
     # Its start, some base imports of .2 s here, then the wait, and half a second of a held lock.
     assert seconds < max(3.0, module.FIRST + 10 * base_seconds)
+
+
+def test_a_stage_that_begins_while_a_line_is_written_spoils_no_line() -> None:
+    """The thread of the log reads while the work goes on."""
+
+    class Moving(Progress):
+        @property
+        def total(self) -> float:  # type: ignore[override]
+            now, self.next = self.next, 0.0  # each look finds the stage gone
+            return now
+
+        @total.setter
+        def total(self, value: float) -> None:
+            self.next = value
+
+    progress = Moving("bench")
+    progress.at(1, 4)
+    progress.total = 4.0
+    assert progress.words().startswith("bench: 25%")

@@ -13,10 +13,11 @@ from fewstep.eval.extrapolation import fd_infinity
 from fewstep.eval.frechet import frechet_distance_low_rank
 from fewstep.eval.kid import kid
 from fewstep.eval.manifold import manifold
+from fewstep.eval.metric_choices import METRIC_CHOICES
 from fewstep.eval.moments import ExactMoments
 from fewstep.eval.networks.extractors import FashionExtractor, metric_key
 from fewstep.eval.references import Reference, load_reference, subset
-from fewstep.eval.scores import METRIC_CHOICES, KeptRows, SetScores, needs_features
+from fewstep.eval.scores import KeptRows, SetScores, needs_features
 from fewstep.eval.sliced import sliced_wasserstein
 from fewstep.eval.statistics_files import FeatureStatistics
 

@@ -43,9 +43,16 @@ def test_the_spread_of_a_distance_is_that_between_sets() -> None:
     assert 0.8 < root / float(truth) < 1.6
 
 
-@pytest.mark.parametrize(("freedom", "quantile"), [(9, 2.262), (19, 2.093), (29, 2.045)])
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(1, 12.706), (2, 4.303), (9, 2.262), (19, 2.093), (29, 2.045)]
+)
 def test_quantiles_of_student(freedom: int, quantile: float) -> None:
     assert student(freedom) == pytest.approx(quantile, abs=1e-3)  # three digits in tables
+
+
+@pytest.mark.parametrize(("freedom", "quantile"), [(3, 3.182), (4, 2.776), (6, 2.447)])
+def test_quantiles_of_student_of_few(freedom: int, quantile: float) -> None:
+    assert student(freedom) == pytest.approx(quantile, rel=8e-3)  # the series, cut after 1/v^3
 
 
 def point(name: str, value: float, spread: list[float] | None = None, seed: int = 0) -> Point:

@@ -10,14 +10,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from fewstep.eval.amounts import short_mean
 from fewstep.eval.bench.jobs import Job
 from fewstep.eval.bench.setup import environment
 from fewstep.eval.bench.units import COSTS, REFERENCE, Case, Numbers, Work
 from fewstep.eval.class_names import class_names
-from fewstep.eval.clock import PHASES
 from fewstep.eval.exact_metrics import exact_scores
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.networks.features import fd_floor
+from fewstep.eval.phases import PHASES
 from fewstep.eval.problems.prompts import read_prompts
 from fewstep.eval.reports.results import Results, Row
 from fewstep.eval.scores import SetScores
@@ -156,9 +157,9 @@ def _row(work: Work, case: Case, job: Job, repeat: int, total: _Total) -> Row:
     bench, costs = work.bench, dict(zip(COSTS, total.sums["costs"].tolist(), strict=True))
     calls = costs["calls"] / work.batches
     seconds = dict(zip(PHASES, total.sums["seconds"].tolist(), strict=True))
-    each = {name: _short(costs[name] / bench.n) for name in COSTS[1:]}
+    each = {name: short_mean(costs[name] / bench.n) for name in COSTS[1:]}
     return Row(
-        job.sampler, job.nfe, _short(calls), each["rows"], bench.seed + repeat,
+        job.sampler, job.nfe, short_mean(calls), each["rows"], bench.seed + repeat,
         bench.n, bench.problem, case.guidance.text, total.metrics(work),
         round(seconds["network"] + seconds["solver"], 4),
         each["backward_rows"], each["classifier_rows"],
@@ -166,10 +167,6 @@ def _row(work: Work, case: Case, job: Job, repeat: int, total: _Total) -> Row:
         peak_memory=total.peak_memory, replicates=rounded(total.replicates()),
         seconds_each=[float(f"{spent:.4g}") for spent in total.seconds_each],
     )  # fmt: skip
-
-
-def _short(mean: float) -> int | float:
-    return int(mean) if mean == int(mean) else round(mean, 2)
 
 
 def _facts(work: Work) -> dict[str, Any]:

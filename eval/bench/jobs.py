@@ -140,9 +140,8 @@ def _plans_of(path: str, nfe: Sequence[int] | None) -> list[Plan]:
     plans = load_plans(path)
     found = [plan for plan in plans if nfe is None or plan.calls in nfe]
     if not found:
-        own, asked = (
-            ", ".join(map(str, counts)) for counts in ([p.calls for p in plans], nfe or ())
-        )
+        own = ", ".join(str(plan.calls) for plan in plans)
+        asked = ", ".join(map(str, nfe or ()))
         raise ValueError(
             f"{path} makes {own} calls, and nfe asks for {asked}: leave nfe out, or add {own}"
         )

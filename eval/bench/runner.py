@@ -29,18 +29,20 @@ from fewstep.eval.bench.jobs import (
     split_specs,
     warn_of_strangers,
 )
-from fewstep.eval.bench.setup import EXACT, Bench, compiled
+from fewstep.eval.bench.setup import Bench, compiled
 from fewstep.eval.bench.sweeps import resolved, save_sweep
 from fewstep.eval.bench.units import BatchRun, Case, Made, Work, scoring_code, warm_up
 from fewstep.eval.cache import digest
+from fewstep.eval.folders import check_writable
 from fewstep.eval.generate.shards import CONFIG, ShardFolder, UnitRecord
 from fewstep.eval.generate.units import arithmetic
 from fewstep.eval.keys import stable
+from fewstep.eval.metric_choices import EXACT
 from fewstep.eval.networks.extractors import FashionExtractor, load_extractor
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.eval.processes import Processes
 from fewstep.eval.references import load_reference
-from fewstep.eval.reports.results import Results, check_writable
+from fewstep.eval.reports.results import Results
 from fewstep.eval.scores import needs_features
 from fewstep.eval.source_code import code_digest
 from fewstep.progress import count
@@ -232,10 +234,8 @@ class _Keeper:
 
     def _tell(self) -> None:
         """How much there is, and what is next: units come in the order of ``own``."""
-        text, made = (
-            f"{self._done} of {self._all} units",
-            self._done - (self._all - len(self._todo)),
-        )
+        text = f"{self._done} of {self._all} units"
+        made = self._done - (self._all - len(self._todo))  # by this run
         now = self._todo[made : made + 1]
         if self._seconds:
             text += f", {count(self._rows / self._seconds)} network rows a second"

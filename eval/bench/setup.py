@@ -14,8 +14,7 @@ import fewstep
 from fewstep.checks import Checked
 from fewstep.eval.bench.guides import split_guidance
 from fewstep.eval.limits import MAX_SAMPLES, check_repeats, check_seed
-from fewstep.eval.metric_choices import EXACT as EXACT
-from fewstep.eval.metric_choices import METRIC_CHOICES
+from fewstep.eval.metric_choices import EXACT, METRIC_CHOICES
 from fewstep.eval.problems import Problem
 from fewstep.models.adapters import EDMDenoiser
 from fewstep.samplers import DEFAULT_SPECS

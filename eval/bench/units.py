@@ -17,12 +17,14 @@ from torch import Tensor
 from fewstep.eval.bench.guides import Meter, WrittenGuidance
 from fewstep.eval.bench.jobs import Batch, Job
 from fewstep.eval.bench.reference import fine_reference, reference_calls
-from fewstep.eval.bench.setup import EXACT, Bench
+from fewstep.eval.bench.setup import Bench
 from fewstep.eval.cache import digest
-from fewstep.eval.clock import PHASES, Clock, peak_memory
+from fewstep.eval.clock import Clock, peak_memory
 from fewstep.eval.generate.units import quantised, sampling_code
+from fewstep.eval.metric_choices import EXACT
 from fewstep.eval.networks.extractors import Extractor, FashionExtractor
 from fewstep.eval.networks.features import features_of
+from fewstep.eval.phases import PHASES
 from fewstep.eval.problems import Problem
 from fewstep.eval.references import Reference
 from fewstep.eval.scores import SetScores

@@ -102,7 +102,7 @@ def _fail(message: str, status: int = 2) -> None:
 def _output_is_lost() -> bool:
     """Whether what was printed can go nowhere (a full disk); it is dropped then."""
     try:
-        print(flush=True)
+        print(flush=True)  # what failed is gone from the buffer, so something must be written
     except OSError:
         # Python writes what is left at its end, and would fail with a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,14 +14,13 @@ from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.sweeps import Sweep
 from fewstep.eval.commands.next_steps import command, next_line
 from fewstep.eval.commands.text import print_line, print_table
+from fewstep.eval.folders import all_or_nothing, check_writable
 from fewstep.eval.limits import MAX_PICTURE, check_seed
 from fewstep.eval.problems import load_problem
 from fewstep.eval.processes import launched, resolve_device
 from fewstep.eval.reports.results import (
     PEER_PREFIX,
     Results,
-    all_or_nothing,
-    check_writable,
     metric_entry,
 )
 from fewstep.eval.reports.summary import few_notes, without_reference
@@ -113,9 +112,9 @@ def _class_names() -> str:
 
 def draw(drawing: Drawing, out: Path, progress: Progress) -> None:
     """Samples the bundled model into one PNG, written whole or not at all."""
-    check_writable(out.parent)
     if out.is_dir() or out.suffix.lower() != ".png":
         raise ValueError(f"--out must name a .png file, got {out}")
+    check_writable(out.parent)
     device = resolve_device(drawing.device)
     problem = load_problem("fashion", device)
     guidance = read_guidance(drawing.guidance, problem).expression

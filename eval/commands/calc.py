@@ -19,6 +19,7 @@ from fewstep.eval.commands.calc_results import (
 from fewstep.eval.commands.next_steps import after_scores
 from fewstep.eval.commands.text import print_line as say
 from fewstep.eval.commands.text import print_table
+from fewstep.eval.folders import check_writable
 from fewstep.eval.generate.differences import differing
 from fewstep.eval.generate.seeds import read_seeds
 from fewstep.eval.generate.shards import ShardFolder
@@ -27,12 +28,11 @@ from fewstep.eval.images.paired import paired_difference
 from fewstep.eval.images.samples import Samples, open_samples
 from fewstep.eval.images.sources import is_generated, open_images
 from fewstep.eval.limits import check_repeats
+from fewstep.eval.metric_choices import METRIC_CHOICES
 from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.paths import check_folder_name
 from fewstep.eval.reports.lines import LINES, read_runs
 from fewstep.eval.reports.report import write_report
-from fewstep.eval.reports.results import check_writable
-from fewstep.eval.scores import METRIC_CHOICES
 from fewstep.progress import Progress
 
 # Settings of a folder that say nothing of how one sample was made.

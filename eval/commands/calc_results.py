@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import fewstep
+from fewstep.eval.amounts import short_mean
 from fewstep.eval.generate.contact_sheet import first_samples
 from fewstep.eval.generate.differences import differing
 from fewstep.eval.generate.durable import write_durably
@@ -262,8 +263,8 @@ def _row(config: dict[str, Any], found: Verification, score: SetScore, memory: i
     rows = sum(record.network_rows for record in records) / len(records) / config["unit_size"]
     seeds = read_seeds(config["seeds"])[score.first : score.first + score.n]
     return Row(
-        config["sampler"], config["nfe"], _short(sum(r.calls for r in records) / len(records)),
-        _short(rows), seeds[0], score.n, config["problem"],
+        config["sampler"], config["nfe"], short_mean(sum(r.calls for r in records) / len(records)),
+        short_mean(rows), seeds[0], score.n, config["problem"],
         config["guidance"], score.metrics,
         round(seconds.get("network", 0.0) + seconds.get("solver", 0.0), 4),
         seconds_by={phase: round(spent, 4) for phase, spent in seconds.items() if spent},
@@ -280,10 +281,6 @@ def _peak_memory(folder: Path) -> int:
         if line.endswith("}")
     ]
     return max((int(fact.get("peak_memory", 0)) for fact in facts), default=0)
-
-
-def _short(mean: float) -> int | float:
-    return int(mean) if mean == int(mean) else round(mean, 2)
 
 
 def _number(key: str, score: SetScore) -> str:

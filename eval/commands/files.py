@@ -1,14 +1,14 @@
 """What ``fewstep ref``, ``verify``, ``export`` and ``convert`` do."""
 
 from pathlib import Path
-from shlex import quote
 
 import torch
 
 from fewstep.eval.commands.calc_console import Use, tell_of_skipped
 from fewstep.eval.commands.calc_results import RESULT
-from fewstep.eval.commands.next_steps import REAL, next_line
+from fewstep.eval.commands.next_steps import REAL, command, next_line
 from fewstep.eval.commands.text import print_line as say
+from fewstep.eval.folders import all_or_nothing, check_writable
 from fewstep.eval.generate import collected
 from fewstep.eval.generate.differences import model_changes
 from fewstep.eval.generate.recheck import recheck
@@ -21,7 +21,6 @@ from fewstep.eval.limits import check_seed
 from fewstep.eval.paths import check_folder_name
 from fewstep.eval.processes import resolve_device
 from fewstep.eval.references import save_reference
-from fewstep.eval.reports.results import all_or_nothing, check_writable
 from fewstep.eval.statistics_files import (
     left_out,
     load_features,
@@ -54,7 +53,7 @@ def run_ref(data: str, out: Path, features: int, seed: int, use: Use, progress: 
         f"{out}: {known.n} images, {extractor.name}, weights {extractor.fingerprint[:8]}, features "
         f"of {kept}, dataset {str(known.dataset_hash)[:8]}"
     )
-    say(next_line(f"fewstep calc SAMPLES --ref {quote(str(out))}"))
+    say(next_line(command("fewstep", "calc", "SAMPLES", "--ref", out)))
 
 
 def run_verify(
@@ -63,6 +62,7 @@ def run_verify(
     """Checks a folder of ``fewstep gen``, and prints what was found; whether all of it holds."""
     if recompute < 0:
         raise ValueError(f"recompute must be at least 0 units, got {recompute}")
+    check_seed(seed)
     shards = ShardFolder(folder)
     try:
         config = shards.config()
@@ -70,16 +70,15 @@ def run_verify(
         say(str(error))
         say(f"{folder} does not hold")
         return False
+    if weights is not None and not (folder / RESULT).is_file():
+        raise ValueError(
+            f"--weights are of the extractor of {RESULT}, and {folder} has none: leave them out"
+        )
     problems, run = _model_check(shards, device), None
     if recompute and not problems:
         # The last bits of a network's output depend on it, so that it is one of the settings.
         torch.set_num_threads(config["threads"])
         run = run_from_folder(folder, device)
-    if weights is not None and not (folder / RESULT).is_file():
-        raise ValueError(
-            f"--weights are of the extractor of {RESULT}, and {folder} has none: leave them out"
-        )
-    check_seed(seed)
     progress.stage("checking every file")
     found = verify(
         folder, recompute=recompute if run else 0, run=run, seed=seed, progress=progress.at
@@ -139,7 +138,7 @@ def run_export(folder: Path, out: Path, progress: Progress) -> None:
         collected.export_png(folder, out)
     progress.close()
     say(f"{out}: {open_images(folder).n} images")
-    say(next_line(f"fewstep calc {quote(str(out))} --ref {REAL}"))
+    say(next_line(command("fewstep", "calc", out, "--ref", REAL)))
 
 
 def run_convert(statistics: Path, out: Path, metric: str) -> None:

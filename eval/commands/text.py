@@ -53,12 +53,12 @@ def wrapped(text: str, width: int | None, first: str = "", rest: str = "") -> st
     )  # fmt: skip
 
 
-def console(width: int, *, stderr: bool = False) -> "Console":
+def console(width: int) -> "Console":
     """A console of so many columns, without colours of its own in what it prints."""
     from rich.console import Console
 
     # Without a height, a dumb terminal would have 80 columns whatever the width.
-    return Console(stderr=stderr, highlight=False, emoji=False, width=width, height=100)
+    return Console(highlight=False, emoji=False, width=width, height=100)
 
 
 def print_line(line: str, *, stderr: bool = False) -> None:

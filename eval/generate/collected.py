@@ -3,7 +3,6 @@
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from fewstep.eval.generate.verification import complete
 from fewstep.eval.images.sets import COLOURS, GREY
 from fewstep.eval.moments import ExactMoments
 from fewstep.eval.networks.extractors import Extractor
-from fewstep.samplers.writing import writing
+from fewstep.samplers.writing import whole_file, writing
 
 
 def unit_tensors(folder: str | Path) -> Iterator[dict[str, Tensor]]:
@@ -98,7 +97,7 @@ def export_npz(folder: str | Path, path: str | Path) -> None:
     """
     seeds, shape = _image_shape(folder)
     labels: list[Tensor] = []
-    with _finished_file(Path(path)) as part, zipfile.ZipFile(part, "w") as archive:
+    with whole_file(path) as part, zipfile.ZipFile(part, "w") as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (seeds, *shape)}
             np.lib.format.write_array_header_1_0(file, header)
@@ -136,7 +135,7 @@ def export_png(folder: str | Path, path: str | Path) -> None:
                 yield f"{next(seeds):0{digits}d}.png", content.getvalue()
 
     if path.suffix.lower() == ".zip":
-        with _finished_file(path) as part, zipfile.ZipFile(part, "w") as archive:
+        with whole_file(path) as part, zipfile.ZipFile(part, "w") as archive:
             for name, content in pictures():
                 archive.writestr(name, content)
         return
@@ -149,18 +148,6 @@ def export_png(folder: str | Path, path: str | Path) -> None:
             with writing(path / name):
                 (target / name).write_bytes(content)
         target.replace(path)  # all of them, or none
-
-
-@contextmanager
-def _finished_file(path: Path) -> Iterator[Path]:
-    """A temporary name, which becomes ``path`` at the end."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with writing(path):
-            yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _image_shape(folder: str | Path) -> tuple[int, tuple[int, int, int]]:

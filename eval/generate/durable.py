@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from fewstep.samplers.writing import writing
+from fewstep.samplers.writing import whole_file, writing
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -11,15 +11,10 @@ def write_durably(path: Path, content: bytes) -> None:
 
     Only one process may write ``path`` at a time.
     """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with writing(path), part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part, part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     # The new name is kept in the folder, which has a cache of its own.
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from fewstep.eval.cache import digest
-from fewstep.eval.metric_choices import FID_SAMPLES as FID_SAMPLES
-from fewstep.eval.metric_choices import NOT_COMPARABLE as NOT_COMPARABLE
-from fewstep.eval.metric_choices import family_text as family_text
-from fewstep.eval.metric_choices import sample_count as sample_count
+from fewstep.eval.metric_choices import (
+    FID_SAMPLES,
+    NOT_COMPARABLE,
+    family_text,
+    sample_count,
+)
 from fewstep.eval.moments import LARGEST
-from fewstep.eval.networks.families import EXTRACTORS as EXTRACTORS
+from fewstep.eval.networks.families import EXTRACTORS
 from fewstep.eval.networks.micro_batches import (
     check_images,
     in_micro_batches,

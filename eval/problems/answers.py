@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fewstep.eval.networks.micro_batches import strict_float32, strict_products
 from fewstep.eval.problems.user_code import told_of
 from fewstep.eval.sketches import SEED, Sketch, agree, sketch, tolerance_of
+from fewstep.models.calls import returned
 from fewstep.models.ode import level_at
 from fewstep.schedules import NoiseProcess
 from fewstep.types import Denoiser
@@ -47,7 +48,7 @@ def answers(
         level = level_at(denoiser.process, rho)
         x = (math.hypot(level.alpha, level.sigma) * noise[number]).to(device, dtype)
         labels = torch.tensor([number, -1 - number], device=device) % classes if classes else None
-        return _called(name, lambda: denoiser(x, level, labels), x.shape)
+        return _called(name, lambda: denoiser(x, level, labels), x)
 
     with torch.no_grad(), strict_float32(torch.device(device)), strict_products():
         first, second = _ratios(denoiser.process)
@@ -68,15 +69,9 @@ def _ratios(process: NoiseProcess) -> tuple[float, float]:
     return math.exp((2 * low + high) / 3), math.exp((low + 2 * high) / 3)
 
 
-def _called(name: str, call: Callable[[], Any], shape: tuple[int, ...]) -> Tensor:
+def _called(name: str, call: Callable[[], Any], x: Tensor) -> Tensor:
     with told_of(name, f"calling it with {ROWS} samples"):
-        found = call()
-    if not isinstance(found, Tensor) or found.shape != shape:
-        shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(
-            f"{name} must answer samples {tuple(shape)} in their shape, got {shown}; correct it"
-        )
-    return found
+        return returned(call(), x, "the denoiser")
 
 
 def _why(denoiser: Denoiser) -> str:

@@ -7,6 +7,7 @@ seeds would stand beside one over fewer, and a difference could be that of the s
 
 from dataclasses import replace
 
+from fewstep.eval.amounts import shortened
 from fewstep.eval.reports.results import Results
 
 SEPARATE = (
@@ -48,4 +49,4 @@ def seeds_of(results: Results) -> str:
 
 def short(text: str) -> str:
     """The text, or its beginning and dots if it is long."""
-    return text if len(text) <= LONGEST else f"{text[:LONGEST].rstrip(',- ')}\u2026"
+    return shortened(text, LONGEST)

@@ -73,7 +73,7 @@ def rows_picture(results: Results, metric: str) -> str:
 
 
 def draw_equal_rows(results: Results, folder: Path) -> list[str]:
-    """Metrics that need no reference against forward rows, all guidance in one picture."""
+    """Metrics that need no reference against network evaluations, all guidance in one picture."""
     drawn = []
     for metric in REFERENCE_FREE:
         if metric not in PLOTTED or len(results.guidance) < 2:

@@ -11,9 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewstep.eval.reports.figures import COLOURS, MARKERS
-from fewstep.eval.reports.plan_numbers import Node as Node
-from fewstep.eval.reports.plan_numbers import nodes as nodes
-from fewstep.eval.reports.plan_numbers import step_weights as step_weights
+from fewstep.eval.reports.plan_numbers import nodes, step_weights
 from fewstep.samplers.plan import Plan
 from fewstep.samplers.writing import writing
 from fewstep.schedules.process import Array

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from fewstep.eval.folders import all_or_nothing, check_writable
 from fewstep.eval.generate.durable import append_durably
 from fewstep.eval.reports.cost_tables import front_grid, time_grid
 from fewstep.eval.reports.html import page
@@ -16,7 +17,7 @@ from fewstep.eval.reports.pictures import (
     picture_name,
     rows_picture,
 )
-from fewstep.eval.reports.results import Results, all_or_nothing, check_writable, metric_entry
+from fewstep.eval.reports.results import Results, metric_entry
 from fewstep.eval.reports.summary import lead, notes, summary
 from fewstep.eval.reports.tables import (
     REFERENCE_FREE,
@@ -116,7 +117,8 @@ def _heading(results: Results, part: Results, guidance: str) -> list[str]:
     """The guidance, and the seeds, where there are several."""
     named = [f"guidance `{guidance}`"] if len(results.guidance) > 1 else []
     named += [seeds_of(part)] if part.part else []
-    return [f"{', '.join(named).capitalize()}:", ""] if named else []
+    head = ", ".join(named)
+    return [f"{head[0].upper()}{head[1:]}:", ""] if head else []
 
 
 def _section(results: Results, metric: str, pictures: list[str]) -> list[str]:
@@ -151,7 +153,7 @@ def _section(results: Results, metric: str, pictures: list[str]) -> list[str]:
 
 
 def _equal_rows(results: Results, metric: str, pictures: list[str]) -> list[str]:
-    """Guided samplers beside unguided ones that cost as many forward rows."""
+    """Guided samplers beside unguided ones that cost as many network evaluations."""
     title = metric_title(results, metric)
     shown = [text for text in results.guidance if results.metric(metric, text)]
     if len(shown) < 2:

@@ -10,9 +10,6 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fewstep.eval.folders import all_or_nothing as all_or_nothing
-from fewstep.eval.folders import check_writable as check_writable
-
 if TYPE_CHECKING:
     from torch import Tensor
 

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from fewstep.eval.amounts import seconds_text
+from fewstep.eval.folders import all_or_nothing
 from fewstep.eval.reports.html import SMALL, TEMPLATES
-from fewstep.eval.reports.results import all_or_nothing
 from fewstep.eval.reports.thumbnails import from_thumbnails, strip, to_thumbnails
 from fewstep.eval.reports.tuning_plots import curve_plot, error_grid, error_plot, plans_png
 from fewstep.eval.tune.tuning import Tuning, calls_text

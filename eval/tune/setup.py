@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.eval.bench.guides import WrittenGuidance, read_guidance
+from fewstep.eval.folders import check_writable
 from fewstep.eval.keys import checked_field
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.eval.processes import resolve_device
-from fewstep.eval.reports.results import check_writable
 from fewstep.eval.tune.feature_space import load_features
 from fewstep.eval.tune.featured import Featured
 from fewstep.eval.tune.settings import TuneSettings

@@ -103,19 +103,20 @@ class Progress:
     def words(self) -> str:
         """The line of a log."""
         gone = f"{span(self._clock() - self._began)} gone"
-        if not self.total:
-            return f"{self.name}: {self.text}, {gone}"
+        # Read once: the work goes on in another thread, and may begin a stage in between.
+        done, total, text = self.done, self.total, self.text
+        if not total:
+            return f"{self.name}: {text}, {gone}"
         if self.noun:
-            amount = f"{self.done:g} of {self.total:g} {self.noun}"
-            amount += f" ({self.text})" if self.text else ""
+            amount = f"{done:g} of {total:g} {self.noun}{f' ({text})' if text else ''}"
         else:
-            amount = f"{self.done / self.total:.0%}{f', {self.text}' if self.text else ''}"
+            amount = f"{done / total:.0%}{f', {text}' if text else ''}"
         parts = [f"{self.name}: {amount}", gone]
-        before, since = self._first or (self.done, self._last)
-        made, spent = self.done - before, self._last - since
+        before, since = self._first or (done, self._last)
+        made, spent = done - before, self._last - since
         if made > 0 and spent > 0:
-            if self.done < self.total:
-                parts.append(f"about {span((self.total - self.done) * spent / made)} left")
+            if done < total:
+                parts.append(f"about {span((total - done) * spent / made)} left")
             if self.rated:
                 parts.append(f"{count(made * self.per / spent)} {self.rated} a second")
         return ", ".join(parts)
@@ -227,5 +228,10 @@ def span(seconds: float) -> str:
         return f"{whole} s"
     if whole < 600:
         return f"{whole // 60} min {whole % 60} s"
+    return minutes_text(seconds)
+
+
+def minutes_text(seconds: float) -> str:
+    """As in ``25 min`` or ``2 h 10 min``."""
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
