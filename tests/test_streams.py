@@ -1,4 +1,4 @@
-"""Streams that are closed, read no further, or lack a character: a line or silence, no traceback."""
+"""Streams that are closed, unread, or lack a character: a line or silence, and no traceback."""
 
 import os
 import subprocess
