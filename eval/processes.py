@@ -89,7 +89,15 @@ def launched() -> tuple[int, int]:
     state: Any = getattr(sys.modules.get("accelerate.state"), "PartialState", None)
     if state is not None and state._shared_state:
         return int(state().process_index), int(state().num_processes)
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    usual = {"RANK": "0", "WORLD_SIZE": "1"}
+    told = {name: os.environ.get(name, alone) for name, alone in usual.items()}
+    for name, text in told.items():
+        if not text.isdecimal():
+            raise ValueError(
+                f"{name} of the environment, which launchers set, must be a whole number, got "
+                f"{text!r}: unset it for a process alone"
+            )
+    return int(told["RANK"]), int(told["WORLD_SIZE"])
 
 
 def resolve_device(name: str) -> str:

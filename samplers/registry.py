@@ -1,6 +1,7 @@
 """Every sampler by name."""
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 from fewstep.checks import named
@@ -104,7 +105,7 @@ def build_plan(
             f"the plan {sampler.name!r} makes {sampler.calls} calls, not {nfe}: leave nfe "
             f"out, or make it {sampler.calls}"
         )
-    check_process(sampler, process)
+    check_process(sampler, process, file)
     if file is not None:
         check_levels(sampler, process, str(file))
     called = sampler.sigmas(native=False)[sampler.history :]
@@ -112,10 +113,13 @@ def build_plan(
     return sampler
 
 
-def check_process(plan: Plan, process: NoiseProcess) -> None:
-    """Raises ValueError if the plan was made for another noise process."""
+def check_process(
+    plan: Plan, process: NoiseProcess, file: str | PathLike[str] | None = None
+) -> None:
+    """Raises ValueError, with the file's name, if the plan was made for another noise process."""
     if dict(plan.process) != process.identity():
+        at = "" if file is None else f"{file}: "
         raise ValueError(
-            f"the plan {plan.name!r} was made for another noise process "
+            f"{at}the plan {plan.name!r} was made for another noise process "
             f"({plan.process.get('process')}); build one for this model's"
         )

@@ -46,6 +46,15 @@ def test_weights_come_before_all_else(
     assert not Path("new.npz").exists()
 
 
+def test_images_that_are_not_there_are_named_before_weights_are_fetched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(inception_weights, "urlopen", never)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(folder / "hub"))
+    assert call("ref", "nothere", "-o", "new.npz", "--extractor", "inception:edm") == 2
+    assert capsys.readouterr().err.startswith("error: no file or folder nothere; images are")
+
+
 WITHOUT_SCIPY = """
 import sys
 

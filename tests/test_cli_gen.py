@@ -258,7 +258,9 @@ def test_a_full_disk_is_told_with_the_file(
 
     monkeypatch.setattr(os, "fsync", full)
     assert gen(*SMALL, "-o", "run") == 2
-    assert capsys.readouterr().err == "error: No space left on device: run/config.json\n"
+    assert capsys.readouterr().err == (
+        "error: cannot be written (No space left on device): run/config.json\n"
+    )
 
 
 def test_the_number_of_threads_is_told_how_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

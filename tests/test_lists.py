@@ -115,8 +115,9 @@ def test_kinds_and_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
     for name, count in (("samplers", len(SAMPLERS)), ("guidance", len(SOURCES) + len(MODIFIERS))):
         assert call("list", name) == 0
         assert len(capsys.readouterr().out.splitlines()) == count
-    assert call("list", "dpmp") == 2
-    assert "did you mean dpmpp?" in capsys.readouterr().err
+    for name in ("dpmp", "DPMPP", "dpmpp:order=3"):
+        assert call("list", name) == 2
+        assert f"nothing is called {name!r}; did you mean dpmpp" in capsys.readouterr().err
 
 
 def test_words_longer_than_the_line_stay_whole() -> None:

@@ -92,6 +92,26 @@ def bare():
     return Net()
 
 
+def shapeless():
+    return EDMDenoiser(Net(), VE())
+
+
+def sized(shape, count=0):
+    denoiser = EDMDenoiser(Net(), VE())
+    denoiser.shape, denoiser.num_classes = shape, count
+    return denoiser
+
+
+letters = lambda: sized("abc")
+one_number = lambda: sized(4)
+no_size = lambda: sized(())
+empty_size = lambda: sized((0,))
+halves = lambda: sized((1, 2.5))
+counted_in_words = lambda: sized((4,), "ten")
+below_none = lambda: sized((4,), -1)
+empty_problem = lambda: Problem("own", exact().denoiser, (4, 0), "zeros")
+
+
 problem = exact()
 model = network()
 '''
@@ -159,6 +179,17 @@ REFUSALS = {
     "got int",
     "own_models:bare": "got Net; wrap a network in DiffusersDenoiser, EDMDenoiser or Callable",
     "own_models:Net": "got Net; wrap",
+    "own_models:shapeless": "got EDMDenoiser without .shape; wrap",
+    "own_models:letters": ".shape of own_models:letters must be that of one sample, whole numbers "
+    "of at least 1 such as (1, 28, 28), got 'abc'",
+    "own_models:one_number": ".shape of own_models:one_number must be",
+    "own_models:no_size": ".shape of own_models:no_size must be",
+    "own_models:empty_size": ".shape of own_models:empty_size must be",
+    "own_models:halves": ".shape of own_models:halves must be",
+    "own_models:counted_in_words": ".num_classes of own_models:counted_in_words must be a whole "
+    "number, 0 or None without classes, got 'ten'",
+    "own_models:below_none": "0 or None without classes, got -1",
+    "own_models:empty_problem": ".shape of own_models:empty_problem must be",
     "own_models:function": "own_models:function has no .network, a torch module, by whose weights "
     "its results could be told from others; return a Problem with a fingerprint",
     "own_models:needy": r"own_models:needy cannot be called (missing a required argument: 'size')",

@@ -89,3 +89,10 @@ def test_processes_of_a_launcher_meet(tmp_path: Path, launcher: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == "0 2 cpu [0, 10] gloo\n"
     assert "destroy_process_group" not in done.stderr  # torch warns where it is forgotten
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE"])
+def test_what_no_launcher_sets_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "abc")
+    with pytest.raises(ValueError, match=f"{name} of the environment.* got 'abc': unset it"):
+        launched()

@@ -109,9 +109,13 @@ def test_a_short_run_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_a_run_that_fails_has_no_last_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for error, lines in ((ValueError, 0), (None, 1)):
+def test_a_run_that_fails_or_counts_nothing_has_no_last_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of what is over it would say "loading", below the results."""
+    for error, counted, lines in ((ValueError, 5, 0), (None, 5, 1), (None, 0, 0)):
         progress = Progress.shown("gen")
+        progress.at(counted, counted)
         progress._face._spoke = True  # type: ignore[attr-defined]
         progress.__exit__(error)
         assert capsys.readouterr().err.count("\n") == lines

@@ -17,6 +17,7 @@ from report_results import HOSTILE, sample_results
 
 from fewstep.eval.reports.html import page
 from fewstep.eval.reports.report import write_report
+from fewstep.eval.reports.summary import without_reference
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
@@ -134,7 +135,12 @@ def test_runs_that_all_diverged_have_a_report_too(tmp_path: Path) -> None:
     results = sample_results(samplers=("ddim",))
     results.rows = [replace(row, metrics={}) for row in results.rows]
     write_report(results, tmp_path)
-    assert "<h2>Time</h2>" in (tmp_path / "report.html").read_text()
+    text = (tmp_path / "report.html").read_text()
+    assert "<h2>Time</h2>" in text
+    # Without guidance nothing draws at random.
+    (line,) = [line for line in without_reference(results) if "`none`" in line]
+    assert "not finite" in line
+    assert "draws at random" not in line
 
 
 @pytest.mark.parametrize("value", [0.0, -0.5, 1e-12, 1e9])

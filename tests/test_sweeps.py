@@ -122,7 +122,7 @@ def test_a_dry_run_knows_of_an_unfinished_benchmark(
     arguments += ["--out", str(tmp_path / "out")]
     for more, status, told in (
         ([], 2, "stopped"),
-        (["--dry-run"], 0, "1, 1 of them there"),
+        (["--dry-run"], 0, "2, 2 of them there"),
         (["--dry-run", "--seed", "1"], 2, "seed: 0 there, 1 now;"),
     ):
         with pytest.raises(SystemExit) as ended:

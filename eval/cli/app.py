@@ -8,7 +8,8 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, Any
+from contextlib import suppress
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -20,6 +21,7 @@ from fewstep.eval.cli.calc import calc, convert, export, ref, verify
 from fewstep.eval.cli.gen import gen
 from fewstep.eval.cli.report import report
 from fewstep.eval.cli.stopping import Left, Stop, leave
+from fewstep.eval.cli.streams import UNREAD, drop_output, is_unread, output_is_lost, prepare
 from fewstep.eval.cli.tune import tune
 
 INTERRUPTED = "interrupted; what is finished is kept"
@@ -99,19 +101,16 @@ def _fail(message: str, status: int = 2) -> None:
     raise SystemExit(status)
 
 
-def _output_is_lost() -> bool:
-    """Whether what was printed can go nowhere (a full disk); it is dropped then."""
-    try:
-        print(flush=True)  # what failed is gone from the buffer, so something must be written
-    except OSError:
-        # Python writes what is left at its end, and would fail with a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
-
-
 def _show_warning(message: Warning | str, *rest: Any, **more: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    # A run outlives its log, as in Python's own way to show warnings.
+    with suppress(OSError):
+        print(f"warning: {message}", file=sys.stderr)
+
+
+def _leave_unread() -> NoReturn:
+    """Ends in silence, as other programs do when the reader of their output is gone."""
+    drop_output()
+    raise SystemExit(UNREAD)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -120,8 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always; status 0, 1 (unhealthy, or does not verify), 2 (a mistake of the
             user's, or of a model's code), 3 (a feature extractor cannot be had here), 130
-            (interrupted) or 143 (terminated).
+            (interrupted), 141 (nobody reads the output any more) or 143 (terminated).
     """
+    prepare()
     given, stop = list(sys.argv[1:] if arguments is None else arguments), Stop()
     try:
         _refuse_empty(given)
@@ -132,11 +132,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, TypeError, OSError) as error:
         if stop.among_others:
             leave(INTERRUPTED, stop.number)
+        if is_unread(error):
+            _leave_unread()
         if os.environ.get("FEWSTEP_DEBUG"):
             raise
         reason = error.strerror if isinstance(error, OSError) else None
         where = getattr(error, "filename", None)
-        if reason and where is None and _output_is_lost():
+        if reason and where is None and output_is_lost():
             where = "standard output"
         message = f"{reason}: {where}" if reason and where else reason or str(error)
         message = "; ".join((message, *getattr(error, "__notes__", ())))
@@ -144,9 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         status = 130
     except SystemExit as left:
-        # A model that ends the program must not end it as if all was done.
         if isinstance(left, Left):
             raise
+        if is_unread(left):
+            _leave_unread()
+        # A model that ends the program must not end it as if all was done.
         _fail(
             f"code that was run ended the program (SystemExit with {left.code}), a model's most "
             "likely: take sys.exit and exit out of it"

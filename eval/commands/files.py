@@ -16,7 +16,7 @@ from fewstep.eval.generate.recipe import Recipe, run_from_folder
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.images.make_reference import make_reference
-from fewstep.eval.images.sources import open_images
+from fewstep.eval.images.sources import check_there, open_images
 from fewstep.eval.limits import check_seed
 from fewstep.eval.paths import check_folder_name
 from fewstep.eval.processes import resolve_device
@@ -37,6 +37,7 @@ def run_ref(data: str, out: Path, features: int, seed: int, use: Use, progress: 
     """Writes statistics of images, whole or not at all."""
     if out.suffix.lower() != ".npz" or out.is_dir():
         raise ValueError(f"--out must name an .npz file, got {out}")
+    check_there(data)  # before weights, which may have to be fetched
     extractor = use.load("inception:edm")
     check_writable(out.parent)
     images = open_images(data, on_error=use.on_error)

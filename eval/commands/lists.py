@@ -72,6 +72,10 @@ def _said(default: object, meaning: str) -> str:
 
 def _unknown(name: str, everything: list[Entry]) -> str:
     names = list(dict.fromkeys([one.name for one in everything]))
-    near = difflib.get_close_matches(name, [*names, *KINDS])
-    meant = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"nothing is called {name!r}{meant} Kinds: {', '.join(KINDS)}; `fewstep list` has all"
+    # A spec begins with the name of its sampler, and names are in lower case.
+    near = difflib.get_close_matches(name.partition(":")[0].lower(), [*names, *KINDS])
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    return (
+        f"nothing is called {name!r}; {meant}`fewstep list` has all names, of the kinds "
+        f"{', '.join(KINDS)}"
+    )

@@ -87,7 +87,7 @@ def _plan(spec: str, nfe: int | None, process: str | None, problem: str | None) 
         return build_plan(spec, told, DEFAULT_CALLS if nfe is None else nfe)
     plan = load_plan(spec, nfe)
     if process is not None or known is not None:
-        check_process(plan, told)
+        check_process(plan, told, spec)
     if known is not None:
         warn_other_model(plan, known.fingerprint)
     return plan

@@ -17,6 +17,12 @@ BUNDLED = "fashion"
 KINDS = "a folder, a .zip, a .npy or a .npz of images, a folder of fewstep gen, or fashion"
 
 
+def check_there(source: str | Path) -> None:
+    """Raises FileNotFoundError if images of that name are not there at all."""
+    if str(source) != BUNDLED and not Path(source).exists():
+        raise FileNotFoundError(f"no file or folder {source}; images are {KINDS}")
+
+
 def open_images(
     source: str | Path, *, num: int | None = None, on_error: OnError = "raise"
 ) -> ImageSet:
@@ -36,9 +42,8 @@ def open_images(
     """
     if str(source) == BUNDLED:
         return _fashion(num)
+    check_there(source)
     path = Path(source)
-    if not path.exists():
-        raise FileNotFoundError(f"no file or folder {source}; images are {KINDS}")
     if path.is_dir():
         if is_generated(path):
             return _generated(path, num)

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
+from fewstep.checks import fits
 from fewstep.eval.problems import FORMS, PROBLEMS, Problem, ProblemDtype
 from fewstep.eval.problems.fingerprints import (
     WEIGHTS,
@@ -113,10 +115,13 @@ def _is_denoiser(found: Any) -> bool:
 def _problem(name: str, found: Any, device: str) -> Problem:
     if isinstance(found, Problem):
         problem = found
+        _check_sizes(name, problem.shape, problem.num_classes)
     else:
         if not _is_denoiser(found):
+            made = not isinstance(found, type) and hasattr(found, "process")
+            lacks = " without .shape" if made else ""
             raise ValueError(
-                f"{name} must be, or return, {RETURNS}, got {type(found).__name__}; wrap a "
+                f"{name} must be, or return, {RETURNS}, got {type(found).__name__}{lacks}; wrap a "
                 "network in DiffusersDenoiser, EDMDenoiser or CallableDenoiser of fewstep.models, "
                 "and give it .shape, that of one sample"
             )
@@ -129,6 +134,21 @@ def _problem(name: str, found: Any, device: str) -> Problem:
     return problem
 
 
+def _check_sizes(name: str, shape: Any, num_classes: Any) -> None:
+    """Raises ValueError unless they are a shape and a number, before they fail somewhere else."""
+    sizes = fits(shape, Sequence[int]) and len(shape) > 0
+    if not sizes or min(shape) < 1:
+        raise ValueError(
+            f".shape of {name} must be that of one sample, whole numbers of at least 1 such as "
+            f"(1, 28, 28), got {shape!r:.60}"
+        )
+    if not fits(num_classes, int) or num_classes < 0:
+        raise ValueError(
+            f".num_classes of {name} must be a whole number, 0 or None without classes, got "
+            f"{num_classes!r:.60}"
+        )
+
+
 def _of_denoiser(name: str, denoiser: Any, device: str) -> Problem:
     network = getattr(denoiser, "network", None)
     if not isinstance(network, nn.Module):
@@ -139,6 +159,7 @@ def _of_denoiser(name: str, denoiser: Any, device: str) -> Problem:
     known = {key: getattr(denoiser, key) for key in SETTINGS if hasattr(denoiser, key)}
     weights = model_fingerprint({"network": network}, type(denoiser).__name__, written(known))
     count = getattr(denoiser, "num_classes", None) or 0
+    _check_sizes(name, denoiser.shape, count)
     shape = tuple(int(size) for size in denoiser.shape)
     return Problem(
         name, denoiser, shape, weights, count, exact=False, device=device,

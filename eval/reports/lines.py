@@ -88,7 +88,10 @@ def read_runs(path: Path) -> list[Results]:
         ValueError: for another schema, or if lines of a finished run are missing or changed.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no {path.name} in {path.parent}: no benchmark was written there")
+        raise FileNotFoundError(
+            f"no {path.name} in {path.parent}: no benchmark was written there; `fewstep bench` and "
+            "`fewstep calc -o` write one, `fewstep gen` does not"
+        )
     return parse_runs(path.read_text(), path)
 
 

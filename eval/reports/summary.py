@@ -56,13 +56,20 @@ def lead(results: Results) -> str:
 def without_reference(results: Results) -> list[str]:
     """A line for each guidance under which no sampler could be compared with a solution.
 
-    Sets of images that were there already have none, and nobody asks.
+    Without guidance there is a solution, so that it or all samples were not finite. Sets of images
+    that were there already have none, and nobody asks.
     """
     if "calc" in results.settings:
         return []
+    lost = (
+        "the solution or the samples were not finite, and a warning of the run said in which call"
+    )
+    guided = (
+        "it draws at random or goes by the steps of the solver, so no two samplers are after the "
+        f"same solution; or {lost}"
+    )
     return [
-        f"No RMSE under `{text}`: it draws at random or goes by the steps of the solver, so no two "
-        "samplers are after the same solution."
+        f"No RMSE under `{text}`: {lost if text == 'none' else guided}."
         for text in results.guidance
         if not results.metric("rmse", text)
     ]

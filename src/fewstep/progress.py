@@ -32,7 +32,7 @@ class Face(Protocol):
         """Prints a line of results to stdout."""
 
     def close(self, finished: bool) -> None:
-        """Nothing more comes; ``finished`` if the work came to its end."""
+        """Nothing more comes; ``finished`` if there is an amount that is done."""
 
 
 class Progress:
@@ -98,7 +98,8 @@ class Progress:
     def close(self, finished: bool = True) -> None:
         """Ends the bar or the lines, before results are printed; may be called again."""
         face, self._face = self._face, Silent()
-        face.close(finished)
+        # Where nothing was counted, a last line would say "loading" of what is over.
+        face.close(finished and self.total > 0)
 
     def words(self) -> str:
         """The line of a log."""
