@@ -70,10 +70,7 @@ def test_one_line_for_every_value(
 
 
 def test_nothing_to_run_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    for text, told in (
-        ("", "empty text for -s"),
-        (" ", "empty text for -s"),
-        (";", "is empty; write"),
-    ):
+    empty = "got an empty text for -s"
+    for text, told in (("", empty), (" ", empty), (";", "samplers is empty; write unipc")):
         assert call("bench", "--problem", "mix8", "-s", text) == 2
         assert told in capsys.readouterr().err
