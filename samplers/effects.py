@@ -9,7 +9,7 @@ solver lists which of its options go together.
 import warnings
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -49,17 +49,24 @@ def check_options(spec: "Spec", process: NoiseProcess, nfe: int) -> None:
             f"power= of the sampler {spec} belongs to grid=karras: add that, or leave it out"
         )
     if spec.options or spec.grid:
+        asked = _Asked(str(spec), spec)
         try:
-            _check_effects(str(spec), process, nfe)
+            _check_effects(asked, process, nfe)
         except TypeError:  # a process of the user's that cannot be hashed
-            _check_effects.__wrapped__(str(spec), process, nfe)
+            _check_effects.__wrapped__(asked, process, nfe)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A spec that is known by its text, from which not every one can be read again."""
+
+    text: str
+    spec: "Spec" = field(compare=False)
 
 
 @lru_cache(maxsize=256)  # a spec is sampled from many times, and compared in tens of milliseconds
-def _check_effects(text: str, process: NoiseProcess, nfe: int) -> None:
-    from fewstep.samplers.spec import parse_spec
-
-    spec, token = parse_spec(text), _trying.set(True)
+def _check_effects(asked: _Asked, process: NoiseProcess, nfe: int) -> None:
+    spec, token = asked.spec, _trying.set(True)
     try:
         for told, rest in _left_out(spec):
             if not _differ(spec, rest, process, nfe):

@@ -251,8 +251,8 @@ def test_late_imports_of_ours_load_files_only() -> None:
                 for node in ast.walk(function):
                     if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fewstep"):
                         late.add(f"{path.parent.name}/{path.name}")
-    # Texts are read, and plans compared. Two name what they import for type checkers, too, where the
-    # walk sees it.
+    # Texts are read, and plans compared. Two name what they import for type checkers, too, where
+    # the walk sees it.
     assert late == {
         "samplers/plan.py", "samplers/process_config.py", "samplers/tuned_files.py",
         "models/bundled.py", "guidance/parse.py", "guidance/expression.py", "samplers/given.py",

@@ -116,7 +116,8 @@ def test_what_is_written_and_said(made: Made) -> None:
     assert lines[0].startswith("calls of the network take about ")
     assert "which m4.json cannot hold" in lines[1]  # no start by a Gaussian
     assert lines[2].startswith("the teacher's own error: ")
-    for text in ("\ntuned ", "(start)", "8 calls", "median, 4 calls", "on fresh noises the error is",
+    for text in ("\ntuned ", "(start)", "8 calls", "median, 4 calls",
+                 "on fresh noises the error is",
                  "of the best fixed sampler at 8", "plan: m4.json", "report: m4.html"):  # fmt: skip
         assert text in made.printed
     assert all(f"\n{spec} " in made.printed for spec in FIXED)
