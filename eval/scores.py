@@ -28,6 +28,10 @@ def needs_features(metrics: Iterable[str]) -> bool:
     return any(metric in NEED_REAL for metric in metrics)
 
 
+# Numbers of features of a jackknife, which takes five copies of them: 80 MiB, whatever n is.
+MOST_SPREAD = 2**21
+
+
 class KeptRows:
     """The rows of ``KEPT`` samples at most, in any order of arrival.
 
@@ -115,7 +119,8 @@ class SetScores:
         self._key = metric_key(extractor)
         self._moments = ExactMoments(extractor.dim, extractor.scale, extractor.bound)
         # Of more samples the spread is small, and twenty more distances would take minutes.
-        self._spread = "fd" in metrics and total is not None and FEWEST <= total <= KEPT
+        most = min(KEPT, MOST_SPREAD // extractor.dim)
+        self._spread = "fd" in metrics and total is not None and FEWEST <= total <= most
         self._kept, self._n, self._finite = KeptRows(total), 0, True
 
     @property
@@ -202,7 +207,8 @@ class SetScores:
     def replicates(self) -> dict[str, list[float]]:
         """The Frechet distance without each twentieth of the samples (:mod:`fewstep.eval.spread`).
 
-        Nothing if it is not known how many samples there would be, of sums, or of more than 10,000.
+        Nothing if it is not known how many samples there would be, of sums, or of more than
+        10,000 or ``MOST_SPREAD`` numbers.
         """
         rows = self.features
         if not self._spread or not self._finite or len(rows) != self._n:
