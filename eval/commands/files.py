@@ -12,13 +12,14 @@ from fewstep.eval.folders import all_or_nothing, check_writable
 from fewstep.eval.generate import collected
 from fewstep.eval.generate.differences import model_changes
 from fewstep.eval.generate.recheck import recheck
-from fewstep.eval.generate.recipe import Recipe, run_from_folder
+from fewstep.eval.generate.recipe import Recipe
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.images.make_reference import make_reference
 from fewstep.eval.images.sources import check_there, open_images
 from fewstep.eval.limits import check_seed
 from fewstep.eval.paths import check_folder_name
+from fewstep.eval.problems import Problem
 from fewstep.eval.processes import resolve_device
 from fewstep.eval.references import save_reference
 from fewstep.eval.statistics_files import (
@@ -75,11 +76,13 @@ def run_verify(
         raise ValueError(
             f"--weights are of the extractor of {RESULT}, and {folder} has none: leave them out"
         )
-    problems, run = _model_check(shards, device), None
+    problem = _model_of_today(shards, device)
+    told, run = problem and model_changes(config, problem.identity), None
+    problems = [told] if told else []
     if recompute and not problems:
         # The last bits of a network's output depend on it, so that it is one of the settings.
         torch.set_num_threads(config["threads"])
-        run = run_from_folder(folder, device)
+        run = Recipe(**shards.options()).build(resolve_device(device), problem)
     progress.stage("checking every file")
     found = verify(
         folder, recompute=recompute if run else 0, run=run, seed=seed, progress=progress.at
@@ -109,20 +112,19 @@ def run_verify(
     return not problems
 
 
-def _model_check(shards: ShardFolder, device: str) -> list[str]:
-    """How the model of today differs from that of the folder; without a model that is said."""
-    config = shards.config()
-    if "model" not in config:
+def _model_of_today(shards: ShardFolder, device: str) -> Problem | None:
+    """The model that the folder names, asked what it does; where it cannot be, that is said."""
+    if "model" not in shards.config():
         say("the folder is of a former version, which did not write down what its model does")
-        return []
+        return None
     try:
-        identity = Recipe(**shards.options()).problem(resolve_device(device)).identity
+        problem = Recipe(**shards.options()).problem(resolve_device(device))
+        _ = problem.identity
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         say(f"the model cannot be asked here, so that only files are checked: {reason}")
-        return []
-    told = model_changes(config, identity)
-    return [told] if told else []
+        return None
+    return problem
 
 
 def run_export(folder: Path, out: Path, progress: Progress) -> None:

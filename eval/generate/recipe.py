@@ -60,8 +60,12 @@ class Recipe:
         """As JSON values."""
         return asdict(self)
 
-    def build(self, device: str) -> Generation:
+    def build(self, device: str, problem: Problem | None = None) -> Generation:
         """The run; the extractor is looked for before all else, and nothing is sampled.
+
+        Args:
+            device: a torch device.
+            problem: that of :meth:`problem`, if it is there already; loaded if None.
 
         Raises:
             ValueError: for whatever does not fit.
@@ -76,8 +80,8 @@ class Recipe:
             raise ValueError(f"weights are of an extractor, and none was named; got {self.weights}")
         sampler = self.sampler if isinstance(self.sampler, str) else Plan.from_table(self.sampler)
         return Generation(
-            self.problem(device), sampler, self.nfe, read_seeds(self.seeds), self.guidance,
-            self.unit, self.classes, self.keep, extractor,
+            problem or self.problem(device), sampler, self.nfe, read_seeds(self.seeds),
+            self.guidance, self.unit, self.classes, self.keep, extractor,
         )  # fmt: skip
 
     def problem(self, device: str) -> Problem:
