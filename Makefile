@@ -16,7 +16,7 @@ test-fast: $(READY)  ## without the slow tests
 	$(PYTEST) --dist loadfile -m "not slow"
 
 speed: $(READY)  ## ratios of times, beside what was asked of them; wants an idle machine
-	OMP_NUM_THREADS=1 $(BIN)/python tests/speed.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/support/speed.py
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
@@ -34,10 +34,9 @@ test-matrix: $(READY)  ## contract and pipeline tests on three versions of diffu
 matrix-0.35: NEEDS = "diffusers==0.35.*" "transformers<5" ftfy
 matrix-0.37: NEEDS = "diffusers==0.37.*" transformers
 matrix-newest: NEEDS = diffusers transformers
-CONTRACT := $(wildcard $(addprefix tests/test_, \
-  arguments.py assigned.py common*.py config.py distilled.py doctor.py parity*.py pipeline*.py \
-  public_state.py scheduler*.py sent_levels.py set_timesteps.py step_arguments.py strength.py \
-  attach.py attach_draws.py))
+CONTRACT := tests/samplers/adapter tests/schedules/test_config.py tests/schedules/test_distilled.py \
+  $(wildcard tests/samplers/solvers/test_parity*.py tests/eval/problems/test_pipeline*.py) \
+  tests/guidance/test_attach.py tests/guidance/test_attach_draws.py tests/eval/cli/test_doctor.py
 
 matrix-%: $(READY)
 	@$(BIN)/pip install -q --upgrade --target .matrix/$* $(NEEDS)
@@ -47,11 +46,11 @@ matrix-%: $(READY)
 	  echo "diffusers $*: $$(tail -n 1 .matrix/$*.log)"; exit $$failed
 
 train: $(READY)  ## trains the bundled models again (hours)
-	$(BIN)/python -m fewstep.models.train_fashion denoiser
-	$(BIN)/python -m fewstep.models.train_fashion classifier
-	$(BIN)/python -m fewstep.models.train_fashion weak
-	$(BIN)/python -m fewstep.models.train_minority score
-	$(BIN)/python -m fewstep.models.train_minority classifier
+	$(BIN)/python -m fewstep.models.training.train_fashion denoiser
+	$(BIN)/python -m fewstep.models.training.train_fashion classifier
+	$(BIN)/python -m fewstep.models.training.train_fashion weak
+	$(BIN)/python -m fewstep.models.training.train_minority score
+	$(BIN)/python -m fewstep.models.training.train_minority classifier
 
 clean:
 	rm -rf $(VENV) .matrix runs/bench dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache

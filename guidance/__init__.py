@@ -11,20 +11,20 @@ if __name__ != "fewstep.guidance":
 from fewstep.late import late
 
 if TYPE_CHECKING:
-    from fewstep.guidance.attachment import Attachment, attach, detach
     from fewstep.guidance.context import Context, Counters
-    from fewstep.guidance.contrast import CFG, Autoguidance
     from fewstep.guidance.driver import GuidedDenoiser
     from fewstep.guidance.expression import Expression, Modifier, Source, guide
-    from fewstep.guidance.gfcg import GFCG
-    from fewstep.guidance.gradients import ClassifierGuidance, EnergyGuidance
     from fewstep.guidance.hooks import BoostAndSkip, FKSteering
-    from fewstep.guidance.independent import ICG, TSG
-    from fewstep.guidance.minority import Minority, SelfMinority
-    from fewstep.guidance.modifiers import CFGpp, Every, Interval, ScaleSchedule
+    from fewstep.guidance.modifiers.shaping import DynamicThreshold, Project, Rescale, ZeroStar
+    from fewstep.guidance.modifiers.strength import CFGpp, Every, Interval, ScaleSchedule
     from fewstep.guidance.parse import parse_guidance
+    from fewstep.guidance.pipelines.attachment import Attachment, attach, detach
     from fewstep.guidance.rows import Direction, Row
-    from fewstep.guidance.shaping import DynamicThreshold, Project, Rescale, ZeroStar
+    from fewstep.guidance.sources.contrast import CFG, Autoguidance
+    from fewstep.guidance.sources.gfcg import GFCG
+    from fewstep.guidance.sources.gradients import ClassifierGuidance, EnergyGuidance
+    from fewstep.guidance.sources.independent import ICG, TSG
+    from fewstep.guidance.sources.minority import Minority, SelfMinority
 
 __all__ = [
     "CFG",
@@ -62,20 +62,20 @@ __all__ = [
 ]
 
 _NAMES = {
-    "attachment": ("Attachment", "attach", "detach"),
+    "pipelines.attachment": ("Attachment", "attach", "detach"),
     "context": ("Context", "Counters"),
-    "contrast": ("CFG", "Autoguidance"),
+    "sources.contrast": ("CFG", "Autoguidance"),
     "driver": ("GuidedDenoiser",),
     "expression": ("Expression", "Modifier", "Source", "guide"),
-    "gfcg": ("GFCG",),
-    "gradients": ("ClassifierGuidance", "EnergyGuidance"),
+    "sources.gfcg": ("GFCG",),
+    "sources.gradients": ("ClassifierGuidance", "EnergyGuidance"),
     "hooks": ("BoostAndSkip", "FKSteering"),
-    "independent": ("ICG", "TSG"),
-    "minority": ("Minority", "SelfMinority"),
-    "modifiers": ("CFGpp", "Every", "Interval", "ScaleSchedule"),
+    "sources.independent": ("ICG", "TSG"),
+    "sources.minority": ("Minority", "SelfMinority"),
+    "modifiers.strength": ("CFGpp", "Every", "Interval", "ScaleSchedule"),
     "parse": ("parse_guidance",),
     "rows": ("Direction", "Row"),
-    "shaping": ("DynamicThreshold", "Project", "Rescale", "ZeroStar"),
+    "modifiers.shaping": ("DynamicThreshold", "Project", "Rescale", "ZeroStar"),
 }
 _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 __getattr__, __dir__ = late(__name__, _HOMES)

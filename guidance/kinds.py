@@ -11,7 +11,7 @@ class Kinds(Mapping[str, type[T]]):
     """Classes by name, each imported when it is asked for.
 
     Args:
-        places: module of this package and class, as in ``"contrast.CFG"``, by name.
+        places: module of this package and class, as in ``"sources.contrast.CFG"``, by name.
     """
 
     def __init__(self, places: Mapping[str, str]) -> None:
@@ -19,7 +19,7 @@ class Kinds(Mapping[str, type[T]]):
 
     def place(self, name: str) -> tuple[str, str]:
         """The full name of the module, and the name of the class in it; nothing is imported."""
-        module, _, kind = self._places[name].partition(".")
+        module, _, kind = self._places[name].rpartition(".")
         return f"fewstep.guidance.{module}", kind
 
     def __getitem__(self, name: str) -> type[T]:

@@ -19,16 +19,17 @@ if TYPE_CHECKING:
     from fewstep.types import Guidance
 
 SOURCES: "Kinds[Expression]" = Kinds({
-    "cfg": "contrast.CFG", "icg": "independent.ICG", "tsg": "independent.TSG",
-    "autoguidance": "contrast.Autoguidance", "gfcg": "gfcg.GFCG",
-    "classifier": "gradients.ClassifierGuidance", "minority": "minority.Minority",
-    "selfminority": "minority.SelfMinority",
+    "cfg": "sources.contrast.CFG", "icg": "sources.independent.ICG",
+    "tsg": "sources.independent.TSG",
+    "autoguidance": "sources.contrast.Autoguidance", "gfcg": "sources.gfcg.GFCG",
+    "classifier": "sources.gradients.ClassifierGuidance", "minority": "sources.minority.Minority",
+    "selfminority": "sources.minority.SelfMinority",
 })  # fmt: skip
 MODIFIERS: "Kinds[Modifier]" = Kinds({
-    "interval": "modifiers.Interval", "every": "modifiers.Every",
-    "schedule": "modifiers.ScaleSchedule", "cfgpp": "modifiers.CFGpp",
-    "project": "shaping.Project", "rescale": "shaping.Rescale", "zerostar": "shaping.ZeroStar",
-    "threshold": "shaping.DynamicThreshold",
+    "interval": "modifiers.strength.Interval", "every": "modifiers.strength.Every",
+    "schedule": "modifiers.strength.ScaleSchedule", "cfgpp": "modifiers.strength.CFGpp",
+    "project": "modifiers.shaping.Project", "rescale": "modifiers.shaping.Rescale",
+    "zerostar": "modifiers.shaping.ZeroStar", "threshold": "modifiers.shaping.DynamicThreshold",
 })  # fmt: skip
 # The argument of a source that is a model, and the name under which it is looked for.
 MODELS: dict[str, tuple[str, str]] = {

@@ -9,12 +9,12 @@ if __name__ != "fewstep.samplers":
     raise ImportError(f"import fewstep.samplers, not {__name__}")
 
 from fewstep.late import late
-from fewstep.samplers.plan import Evaluation, Op, Plan
-from fewstep.samplers.registry import DEFAULT_SPECS, build_plan
-from fewstep.samplers.spec import SAMPLERS, parse_spec
+from fewstep.samplers.core.plan import Evaluation, Op, Plan
+from fewstep.samplers.solvers.registry import DEFAULT_SPECS, build_plan
+from fewstep.samplers.solvers.spec import SAMPLERS, parse_spec
 
 if TYPE_CHECKING:
-    from fewstep.samplers.loop import sample
+    from fewstep.samplers.sampling.loop import sample
 
 __all__ = [
     "DEFAULT_SPECS",
@@ -27,4 +27,4 @@ __all__ = [
     "sample",
 ]
 
-__getattr__, __dir__ = late(__name__, {"sample": "fewstep.samplers.loop"})
+__getattr__, __dir__ = late(__name__, {"sample": "fewstep.samplers.sampling.loop"})

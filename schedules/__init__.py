@@ -3,7 +3,15 @@
 if __name__ != "fewstep.schedules":
     raise ImportError(f"import fewstep.schedules, not {__name__}")
 
-from fewstep.schedules.config import from_diffusers_config
+from fewstep.schedules.diffusers.config import from_diffusers_config
+from fewstep.schedules.diffusers.peers import diffusers_grid
+from fewstep.schedules.diffusers.spacing import (
+    GridChoice,
+    dynamic_shift,
+    grid_rule_from_config,
+    shift_from_config,
+    shift_sigmas,
+)
 from fewstep.schedules.grids import (
     GRIDS,
     NAMED_GRIDS,
@@ -13,7 +21,6 @@ from fewstep.schedules.grids import (
     grid_from_times,
     make_grid,
 )
-from fewstep.schedules.peers import diffusers_grid
 from fewstep.schedules.process import (
     VE,
     ContinuousVP,
@@ -21,13 +28,6 @@ from fewstep.schedules.process import (
     Flow,
     NoiseProcess,
     discrete_vp,
-)
-from fewstep.schedules.spacing import (
-    GridChoice,
-    dynamic_shift,
-    grid_rule_from_config,
-    shift_from_config,
-    shift_sigmas,
 )
 
 __all__ = [

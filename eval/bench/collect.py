@@ -10,19 +10,19 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from fewstep.eval.amounts import short_mean
 from fewstep.eval.bench.jobs import Job
 from fewstep.eval.bench.setup import environment
 from fewstep.eval.bench.units import COSTS, REFERENCE, Case, Numbers, Work
-from fewstep.eval.class_names import class_names
-from fewstep.eval.exact_metrics import exact_scores
+from fewstep.eval.common.amounts import short_mean
+from fewstep.eval.common.class_names import class_names
+from fewstep.eval.common.phases import PHASES
 from fewstep.eval.generate.shards import ShardFolder
+from fewstep.eval.metrics.exact import exact_scores
+from fewstep.eval.metrics.scores import SetScores
+from fewstep.eval.metrics.spread import FEWEST, replicates, rounded
 from fewstep.eval.networks.features import fd_floor
-from fewstep.eval.phases import PHASES
 from fewstep.eval.problems.prompts import read_prompts
 from fewstep.eval.reports.results import Results, Row
-from fewstep.eval.scores import SetScores
-from fewstep.eval.spread import FEWEST, replicates, rounded
 from fewstep.models.data import to_signed
 
 MEANS = ("rmse", "feature_rmse", "accuracy")  # kept as a sum and a count, and sample by sample

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from fewstep.eval.amounts import bytes_text, seconds_text
-from fewstep.eval.bench.guides import Meter
 from fewstep.eval.bench.runner import prepare, units_there
 from fewstep.eval.bench.sweeps import Sweep
 from fewstep.eval.bench.units import Case, Work, warm_up
-from fewstep.eval.clock import peak_memory
-from fewstep.eval.commands.text import print_line
+from fewstep.eval.common.amounts import bytes_text, seconds_text
+from fewstep.eval.common.clock import peak_memory
+from fewstep.eval.common.processes import Processes
+from fewstep.eval.common.text import print_line
 from fewstep.eval.networks.features import features_of
-from fewstep.eval.processes import Processes
+from fewstep.eval.problems.guides import Meter
 from fewstep.models.ode import level_at
 from fewstep.progress import Progress
 from fewstep.schedules.breaks import within

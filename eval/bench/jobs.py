@@ -13,18 +13,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewstep.eval.bench.guides import Meter
-from fewstep.eval.cache import digest
+from fewstep.eval.common.cache import digest
+from fewstep.eval.common.source_code import our_code
 from fewstep.eval.problems import Problem
-from fewstep.eval.source_code import our_code
+from fewstep.eval.problems.guides import Meter
 from fewstep.guidance import Expression
 from fewstep.models.ode import reference_solution
 from fewstep.samplers import SAMPLERS, Plan, build_plan, parse_spec, sample
-from fewstep.samplers.class_gaussians import TENSORS, ClassGaussians
-from fewstep.samplers.gaussian import GaussianFit
-from fewstep.samplers.loop import facts
-from fewstep.samplers.tuned_files import load_plans, load_start, names_file, warn_other_model
-from fewstep.samplers.warm import start_hooks
+from fewstep.samplers.files.tuned_files import load_plans, load_start, names_file, warn_other_model
+from fewstep.samplers.gaussian.class_gaussians import TENSORS, ClassGaussians
+from fewstep.samplers.gaussian.gaussian import GaussianFit
+from fewstep.samplers.gaussian.warm import start_hooks
+from fewstep.samplers.sampling.loop import facts
 from fewstep.schedules import NoiseProcess, discrete_vp
 
 DOPRI5_TOLERANCE = 1e-3

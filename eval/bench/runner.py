@@ -20,7 +20,6 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.eval.bench.collect import collect
-from fewstep.eval.bench.guides import read_guidance, split_guidance
 from fewstep.eval.bench.jobs import (
     DEFAULT_CALLS,
     make_jobs,
@@ -32,19 +31,20 @@ from fewstep.eval.bench.jobs import (
 from fewstep.eval.bench.setup import Bench, compiled
 from fewstep.eval.bench.sweeps import resolved, save_sweep
 from fewstep.eval.bench.units import BatchRun, Case, Made, Work, scoring_code, warm_up
-from fewstep.eval.cache import digest
-from fewstep.eval.folders import check_writable
+from fewstep.eval.common.cache import digest
+from fewstep.eval.common.folders import check_writable
+from fewstep.eval.common.keys import stable
+from fewstep.eval.common.processes import Processes
+from fewstep.eval.common.source_code import code_digest
 from fewstep.eval.generate.shards import CONFIG, ShardFolder, UnitRecord
 from fewstep.eval.generate.units import arithmetic
-from fewstep.eval.keys import stable
-from fewstep.eval.metric_choices import EXACT
+from fewstep.eval.metrics.choices import EXACT
+from fewstep.eval.metrics.references import load_reference
+from fewstep.eval.metrics.scores import needs_features
 from fewstep.eval.networks.extractors import FashionExtractor, load_extractor
 from fewstep.eval.problems import Problem, load_problem
-from fewstep.eval.processes import Processes
-from fewstep.eval.references import load_reference
+from fewstep.eval.problems.guides import read_guidance, split_guidance
 from fewstep.eval.reports.results import Results
-from fewstep.eval.scores import needs_features
-from fewstep.eval.source_code import code_digest
 from fewstep.progress import count
 
 FORMAT = 3

@@ -12,10 +12,10 @@ import torch
 
 import fewstep
 from fewstep.checks import Checked
-from fewstep.eval.bench.guides import split_guidance
-from fewstep.eval.limits import MAX_SAMPLES, check_repeats, check_seed
-from fewstep.eval.metric_choices import EXACT, METRIC_CHOICES
+from fewstep.eval.common.limits import MAX_SAMPLES, check_repeats, check_seed
+from fewstep.eval.metrics.choices import EXACT, METRIC_CHOICES
 from fewstep.eval.problems import Problem
+from fewstep.eval.problems.guides import split_guidance
 from fewstep.models.adapters import EDMDenoiser
 from fewstep.samplers import DEFAULT_SPECS
 from fewstep.schedules.limits import MAX_CALLS, at_most

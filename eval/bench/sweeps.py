@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fewstep.eval.bench.setup import Bench
-from fewstep.eval.yaml_files import read_yaml, yaml_text
-from fewstep.samplers.writing import write_whole
+from fewstep.eval.common.yaml_files import read_yaml, yaml_text
+from fewstep.writing import write_whole
 
 COMMA_LISTS = ("nfe", "metrics")
 KINDS = {"int": "whole numbers", "bool": "true or false", "string": "text", "path": "a path"}

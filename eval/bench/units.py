@@ -14,21 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.eval.bench.guides import Meter, WrittenGuidance
 from fewstep.eval.bench.jobs import Batch, Job
-from fewstep.eval.bench.reference import fine_reference, reference_calls
 from fewstep.eval.bench.setup import Bench
-from fewstep.eval.cache import digest
-from fewstep.eval.clock import Clock, peak_memory
+from fewstep.eval.common.cache import digest
+from fewstep.eval.common.clock import Clock, peak_memory
+from fewstep.eval.common.phases import PHASES
+from fewstep.eval.common.source_code import function_text
 from fewstep.eval.generate.units import quantised, sampling_code
-from fewstep.eval.metric_choices import EXACT
+from fewstep.eval.metrics.choices import EXACT
+from fewstep.eval.metrics.references import Reference
+from fewstep.eval.metrics.scores import SetScores
 from fewstep.eval.networks.extractors import Extractor, FashionExtractor
 from fewstep.eval.networks.features import features_of
-from fewstep.eval.phases import PHASES
 from fewstep.eval.problems import Problem
-from fewstep.eval.references import Reference
-from fewstep.eval.scores import SetScores
-from fewstep.eval.source_code import function_text
+from fewstep.eval.problems.fine_solution import fine_reference, reference_calls
+from fewstep.eval.problems.guides import Meter, WrittenGuidance
 from fewstep.guidance import Expression
 
 BATCH_ELEMENTS = 128 * 784

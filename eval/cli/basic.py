@@ -82,11 +82,11 @@ def overhead(
     device: Device = "auto",
 ) -> None:
     """Times a `step()` of our schedulers beside diffusers', and guidance beside its network."""
-    from fewstep.eval.limits import check_repeats
+    from fewstep.eval.common.limits import check_repeats
 
     check_repeats(repeats)
     with Progress.shown("overhead", "pairs") as progress:
-        from fewstep.eval.processes import resolve_device
+        from fewstep.eval.common.processes import resolve_device
         from fewstep.eval.studies import guided_overhead
         from fewstep.eval.studies import overhead as of_schedulers
 

@@ -18,7 +18,7 @@ from fewstep.eval.cli.options import (
     is_given,
     refuse_given,
 )
-from fewstep.eval.paths import check_folder_name
+from fewstep.eval.common.paths import check_folder_name
 from fewstep.progress import Progress
 
 

@@ -8,14 +8,14 @@ import typer
 
 from fewstep.eval.cli.options import Device, Dtype, Guidance, Model, Prompts, Weights
 from fewstep.eval.cli.stopping import Stopped, leave
-from fewstep.eval.paths import check_folder_name
+from fewstep.eval.common.paths import check_folder_name
 from fewstep.progress import Progress
 
 if TYPE_CHECKING:
+    from fewstep.eval.common.processes import Processes
     from fewstep.eval.generate.generation import Summary
     from fewstep.eval.generate.recipe import Recipe
     from fewstep.eval.generate.units import Generation
-    from fewstep.eval.processes import Processes
 
 
 def gen(
@@ -67,7 +67,7 @@ def gen(
         "prompts": None if prompts is None else prompts.read_text(), "dtype": dtype,
     }  # fmt: skip
     with Progress.shown("gen", "units", rated="samples", per=unit, quiet=quiet) as progress:
-        from fewstep.eval.processes import Processes
+        from fewstep.eval.common.processes import Processes
 
         given |= _sampler(sampler, nfe)
         processes = Processes.start(device)
@@ -86,7 +86,7 @@ def gen(
 
 def _sampler(text: str, nfe: int | None) -> dict[str, Any]:
     """The sampler and its calls, of a saved plan whole."""
-    from fewstep.samplers.tuned_files import load_plan, names_file
+    from fewstep.samplers.files.tuned_files import load_plan, names_file
 
     if not names_file(text):
         if nfe is None:

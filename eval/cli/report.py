@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fewstep.eval.paths import check_folder_name
+from fewstep.eval.common.paths import check_folder_name
 from fewstep.progress import Progress
 
 

@@ -8,16 +8,16 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from fewstep.eval.bench.guides import Meter, read_guidance
 from fewstep.eval.bench.jobs import guided_plan
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.sweeps import Sweep
 from fewstep.eval.commands.next_steps import command, next_line
-from fewstep.eval.commands.text import print_line, print_table
-from fewstep.eval.folders import all_or_nothing, check_writable
-from fewstep.eval.limits import MAX_PICTURE, check_seed
+from fewstep.eval.common.folders import all_or_nothing, check_writable
+from fewstep.eval.common.limits import MAX_PICTURE, check_seed
+from fewstep.eval.common.processes import launched, resolve_device
+from fewstep.eval.common.text import print_line, print_table
 from fewstep.eval.problems import load_problem
-from fewstep.eval.processes import launched, resolve_device
+from fewstep.eval.problems.guides import Meter, read_guidance
 from fewstep.eval.reports.results import (
     PEER_PREFIX,
     Results,
@@ -29,9 +29,9 @@ from fewstep.eval.reports.titles import metric_title
 from fewstep.models import data
 from fewstep.progress import Progress
 from fewstep.samplers import sample as draw_samples
-from fewstep.samplers.diverged import refused
-from fewstep.samplers.tuned_files import load_start, names_file, warn_other_model
-from fewstep.samplers.warm import start_hooks
+from fewstep.samplers.files.tuned_files import load_start, names_file, warn_other_model
+from fewstep.samplers.gaussian.warm import start_hooks
+from fewstep.samplers.sampling.diverged import refused
 from fewstep.schedules.limits import at_most
 
 DEFAULT_CALLS = 10  # of a spec in `fewstep sample`

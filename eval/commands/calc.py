@@ -17,20 +17,20 @@ from fewstep.eval.commands.calc_results import (
     to_results,
 )
 from fewstep.eval.commands.next_steps import after_scores
-from fewstep.eval.commands.text import print_line as say
-from fewstep.eval.commands.text import print_table
-from fewstep.eval.folders import check_writable
-from fewstep.eval.generate.differences import differing
+from fewstep.eval.common.differences import differing
+from fewstep.eval.common.folders import check_writable
+from fewstep.eval.common.limits import check_repeats
+from fewstep.eval.common.paths import check_folder_name
+from fewstep.eval.common.text import print_line as say
+from fewstep.eval.common.text import print_table
 from fewstep.eval.generate.seeds import read_seeds
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.images.calculate import SetScore, calculate, extractor_for, find_reference
 from fewstep.eval.images.paired import paired_difference
 from fewstep.eval.images.samples import Samples, open_samples
 from fewstep.eval.images.sources import is_generated, open_images
-from fewstep.eval.limits import check_repeats
-from fewstep.eval.metric_choices import METRIC_CHOICES
+from fewstep.eval.metrics.choices import METRIC_CHOICES
 from fewstep.eval.networks.extractors import Extractor
-from fewstep.eval.paths import check_folder_name
 from fewstep.eval.reports.lines import LINES, read_runs
 from fewstep.eval.reports.report import write_report
 from fewstep.progress import Progress

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from fewstep.eval.commands.text import print_line
+from fewstep.eval.common.processes import resolve_device
+from fewstep.eval.common.text import print_line
 from fewstep.eval.images.files import OnError
 from fewstep.eval.images.make_reference import check_batch
 from fewstep.eval.networks.extractors import Extractor, load_extractor
-from fewstep.eval.processes import resolve_device
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fewstep.eval.imports import file_of
+from fewstep.eval.common.imports import file_of
 
 REQUIRED = inspect.Parameter.empty
 SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:", "Reference:")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from fewstep.eval.commands.device import device_text
-from fewstep.eval.commands.text import print_line, terminal_width, wrapped
-from fewstep.eval.folders import cache_folder, check_writable
+from fewstep.eval.common.folders import cache_folder, check_writable
+from fewstep.eval.common.text import print_line, terminal_width, wrapped
 from fewstep.eval.networks.families import EXTRACTORS
 from fewstep.eval.networks.inception_weights import (
     INCEPTION_SHA256,

@@ -12,7 +12,7 @@ from fewstep.eval.commands.docstrings import (
     described_function,
     plain,
 )
-from fewstep.eval.metric_choices import OF_FEATURES, OF_SAMPLES
+from fewstep.eval.metrics.choices import OF_FEATURES, OF_SAMPLES
 from fewstep.eval.networks.families import EXTRACTORS
 from fewstep.eval.problems import PROBLEMS
 from fewstep.guidance.parse import MODELS, MODIFIERS, SOURCES

@@ -7,28 +7,28 @@ import torch
 from fewstep.eval.commands.calc_console import Use, tell_of_skipped
 from fewstep.eval.commands.calc_results import RESULT
 from fewstep.eval.commands.next_steps import REAL, command, next_line
-from fewstep.eval.commands.text import print_line as say
-from fewstep.eval.folders import all_or_nothing, check_writable
+from fewstep.eval.common.differences import model_changes
+from fewstep.eval.common.folders import all_or_nothing, check_writable
+from fewstep.eval.common.limits import check_seed
+from fewstep.eval.common.paths import check_folder_name
+from fewstep.eval.common.processes import resolve_device
+from fewstep.eval.common.text import print_line as say
 from fewstep.eval.generate import collected
-from fewstep.eval.generate.differences import model_changes
 from fewstep.eval.generate.recheck import recheck
 from fewstep.eval.generate.recipe import Recipe
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.images.make_reference import make_reference
 from fewstep.eval.images.sources import check_there, open_images
-from fewstep.eval.limits import check_seed
-from fewstep.eval.paths import check_folder_name
-from fewstep.eval.problems import Problem
-from fewstep.eval.processes import resolve_device
-from fewstep.eval.references import save_reference
-from fewstep.eval.statistics_files import (
+from fewstep.eval.metrics.references import save_reference
+from fewstep.eval.metrics.statistics_files import (
     left_out,
     load_features,
     load_statistics,
     save_edm2,
     save_npz,
 )
+from fewstep.eval.problems import Problem
 from fewstep.progress import Progress
 
 PICKLES = (".pkl", ".pickle")

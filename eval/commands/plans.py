@@ -10,13 +10,13 @@ from rich.table import Table
 
 from fewstep.eval.commands.entries import PROCESSES
 from fewstep.eval.commands.next_steps import command, next_line
-from fewstep.eval.commands.text import print_table
-from fewstep.eval.folders import all_or_nothing, check_writable
+from fewstep.eval.common.folders import all_or_nothing, check_writable
+from fewstep.eval.common.text import print_table
 from fewstep.eval.problems import PROBLEMS, load_problem
 from fewstep.eval.reports.plan_numbers import nodes, step_weights
 from fewstep.samplers import Plan, build_plan
-from fewstep.samplers.registry import check_process
-from fewstep.samplers.tuned_files import load_plan, names_file, warn_other_model
+from fewstep.samplers.files.tuned_files import load_plan, names_file, warn_other_model
+from fewstep.samplers.solvers.registry import check_process
 from fewstep.schedules import NoiseProcess
 
 DEFAULT_CALLS, DEFAULT_PROCESS = 10, "vp-linear"  # of a spec

@@ -14,9 +14,9 @@ from fewstep.eval.generate.seeds import read_seeds
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import complete
 from fewstep.eval.images.sets import COLOURS, GREY
-from fewstep.eval.moments import ExactMoments
+from fewstep.eval.metrics.moments import ExactMoments
 from fewstep.eval.networks.extractors import Extractor
-from fewstep.samplers.writing import whole_file, writing
+from fewstep.writing import whole_file, writing
 
 
 def unit_tensors(folder: str | Path) -> Iterator[dict[str, Tensor]]:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fewstep.eval.class_names import class_names
-from fewstep.eval.generate.durable import write_durably
+from fewstep.eval.common.class_names import class_names
+from fewstep.eval.common.durable import write_durably
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import units_of
 from fewstep.eval.images.names import CONTACT_SHEET

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewstep.eval.amounts import bytes_text, seconds_text
-from fewstep.eval.bench.guides import Meter
-from fewstep.eval.clock import peak_memory
+from fewstep.eval.common.amounts import bytes_text, seconds_text
+from fewstep.eval.common.clock import peak_memory
 from fewstep.eval.generate.generation import CHECKPOINT_UNITS
 from fewstep.eval.generate.shards import CONFIG, ShardFolder
 from fewstep.eval.generate.units import Generation, quantised
+from fewstep.eval.problems.guides import Meter
 from fewstep.models.ode import level_at
 from fewstep.schedules.breaks import within
 from fewstep.types import Level

@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fewstep.eval.clock import Clock, peak_memory
+from fewstep.eval.common.clock import Clock, peak_memory
+from fewstep.eval.common.processes import launched
 from fewstep.eval.generate.recipe import Recipe
 from fewstep.eval.generate.shards import ShardFolder, UnitRecord
 from fewstep.eval.generate.units import Generation, Unit
-from fewstep.eval.moments import ExactMoments
-from fewstep.eval.processes import launched
+from fewstep.eval.metrics.moments import ExactMoments
 
 # A file of 2048 features' sums takes 32 MiB, and 0.1 s; this is one in thousands of images.
 CHECKPOINT_UNITS = 50

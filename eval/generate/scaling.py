@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
+from fewstep.eval.common.processes import Processes
 from fewstep.eval.generate.generation import generate
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.problems import load_problem
-from fewstep.eval.processes import Processes
 
 UNITS, ROUNDS = 12, 3
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from fewstep.eval.limits import MAX_SAMPLES
+from fewstep.eval.common.limits import MAX_SAMPLES
 from fewstep.schedules.limits import at_most
 
 SEEDS = 2**32

@@ -19,9 +19,9 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fewstep.eval.cache import digest
-from fewstep.eval.generate.differences import difference, differing
-from fewstep.eval.generate.durable import append_durably, write_durably
+from fewstep.eval.common.cache import digest
+from fewstep.eval.common.differences import difference, differing
+from fewstep.eval.common.durable import append_durably, write_durably
 
 CONFIG = "config.json"
 BARE = 2  # up to this format the checksum was of the settings alone

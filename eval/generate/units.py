@@ -21,24 +21,24 @@ from torch import Tensor
 
 import fewstep
 from fewstep.checks import Checked, named
-from fewstep.eval.bench.guides import Meter, WrittenGuidance, read_guidance
 from fewstep.eval.bench.jobs import guided_plan, plan_digest, process_digest
-from fewstep.eval.cache import digest
-from fewstep.eval.clock import Clock
+from fewstep.eval.common.cache import digest
+from fewstep.eval.common.clock import Clock
+from fewstep.eval.common.keys import stable
+from fewstep.eval.common.limits import MAX_BATCH
+from fewstep.eval.common.source_code import code_digest, function_text, our_code
 from fewstep.eval.generate.seeds import check_seeds, seeds_text
-from fewstep.eval.keys import stable
-from fewstep.eval.limits import MAX_BATCH
 from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.networks.micro_batches import strict_float32
 from fewstep.eval.problems import Problem
-from fewstep.eval.source_code import code_digest, function_text, our_code
+from fewstep.eval.problems.guides import Meter, WrittenGuidance, read_guidance
 from fewstep.guidance import Expression
 from fewstep.guidance.context import Draws
 from fewstep.models.ode import reference_solution
 from fewstep.samplers import Plan, sample
-from fewstep.samplers.diverged import refused
-from fewstep.samplers.execute import Executor
-from fewstep.samplers.tuned_files import warn_other_model
+from fewstep.samplers.core.execute import Executor
+from fewstep.samplers.files.tuned_files import warn_other_model
+from fewstep.samplers.sampling.diverged import refused
 from fewstep.schedules.limits import at_most
 
 FORMAT = 3

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.eval.cache import digest
+from fewstep.eval.common.cache import digest
 from fewstep.eval.generate.generation import Progress
 from fewstep.eval.generate.seeds import read_seeds
 from fewstep.eval.generate.shards import Finished, Piece, ShardFolder, UnitRecord, config_hash

@@ -6,22 +6,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fewstep.eval.cache import digest
-from fewstep.eval.extrapolation import smallest_count
+from fewstep.eval.common.cache import digest
 from fewstep.eval.images.arrays import holds_images
 from fewstep.eval.images.files import OnError
 from fewstep.eval.images.make_reference import BATCH, Progress, check_batch, make_reference
 from fewstep.eval.images.samples import Samples
 from fewstep.eval.images.sources import BUNDLED, open_images
-from fewstep.eval.manifold import K
-from fewstep.eval.moments import ExactMoments
+from fewstep.eval.metrics.extrapolation import smallest_count
+from fewstep.eval.metrics.manifold import K
+from fewstep.eval.metrics.moments import ExactMoments
+from fewstep.eval.metrics.references import BUNDLED as BUNDLED_REFERENCES
+from fewstep.eval.metrics.references import FEATURES, Reference, load_reference
+from fewstep.eval.metrics.scores import SetScores, needs_features
+from fewstep.eval.metrics.spread import deviation
+from fewstep.eval.metrics.statistics_files import load_statistics
 from fewstep.eval.networks.extractors import Extractor
-from fewstep.eval.references import BUNDLED as BUNDLED_REFERENCES
-from fewstep.eval.references import FEATURES, Reference, load_reference
 from fewstep.eval.reports.titles import feature_title
-from fewstep.eval.scores import SetScores, needs_features
-from fewstep.eval.spread import deviation
-from fewstep.eval.statistics_files import load_statistics
 
 DEFAULT_EXTRACTOR = "inception:edm"
 
@@ -37,7 +37,8 @@ class SetScore:
         samples_hash: of the images of the whole set.
         statistics_hash: SHA-256 of the exact sums of these n.
         metrics: by key, see :class:`SetScores`.
-        replicates: the same without some of the samples each, see :mod:`fewstep.eval.spread`.
+        replicates: the same without some of the samples each, see
+        :mod:`fewstep.eval.metrics.spread`.
     """
 
     samples: str

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fewstep.eval.common.limits import MAX_BATCH, check_seed
 from fewstep.eval.images.sets import ImageSet, SetHash
-from fewstep.eval.limits import MAX_BATCH, check_seed
-from fewstep.eval.moments import ExactMoments
+from fewstep.eval.metrics.moments import ExactMoments
+from fewstep.eval.metrics.references import FEATURES, Reference, subset
+from fewstep.eval.metrics.statistics_files import FeatureStatistics
 from fewstep.eval.networks.extractors import Extractor
-from fewstep.eval.references import FEATURES, Reference, subset
-from fewstep.eval.statistics_files import FeatureStatistics
 from fewstep.schedules.limits import at_most
 
 BATCH = 64

@@ -14,7 +14,7 @@ from fewstep.eval.images.files import OnError
 from fewstep.eval.images.make_reference import featured
 from fewstep.eval.images.sets import ImageSet, SetHash, check_count
 from fewstep.eval.images.sources import BUNDLED, is_generated, open_images
-from fewstep.eval.moments import ExactMoments
+from fewstep.eval.metrics.moments import ExactMoments
 from fewstep.eval.networks.extractors import Extractor
 
 

@@ -11,14 +11,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fewstep.eval.cache import digest
-from fewstep.eval.metric_choices import (
+from fewstep.eval.common.cache import digest
+from fewstep.eval.metrics.choices import (
     FID_SAMPLES,
     NOT_COMPARABLE,
     family_text,
     sample_count,
 )
-from fewstep.eval.moments import LARGEST
+from fewstep.eval.metrics.moments import LARGEST
 from fewstep.eval.networks.families import EXTRACTORS
 from fewstep.eval.networks.micro_batches import (
     check_images,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fewstep.eval.generate.units import quantised
-from fewstep.eval.metrics import frechet_distance
+from fewstep.eval.metrics.in_memory import frechet_distance
+from fewstep.eval.metrics.statistics_files import FeatureStatistics, load_npz
 from fewstep.eval.networks.extractors import Extractor, FashionExtractor
-from fewstep.eval.statistics_files import FeatureStatistics, load_npz
 from fewstep.models.bundled import weights_sha256
 
 FLOOR_DRAWS = 8  # subsets of the test split whose distances are averaged

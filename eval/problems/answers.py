@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.eval.common.sketches import SEED, Sketch, agree, sketch, tolerance_of
 from fewstep.eval.networks.micro_batches import strict_float32, strict_products
 from fewstep.eval.problems.user_code import told_of
-from fewstep.eval.sketches import SEED, Sketch, agree, sketch, tolerance_of
 from fewstep.models.calls import returned
 from fewstep.models.ode import level_at
 from fewstep.schedules import NoiseProcess

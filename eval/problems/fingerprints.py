@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewstep.eval.cache import digest
-from fewstep.eval.imports import file_of, is_ours, is_own
-from fewstep.eval.source_code import LOADED, Code
+from fewstep.eval.common.cache import digest
+from fewstep.eval.common.imports import file_of, is_ours, is_own
+from fewstep.eval.common.source_code import LOADED, Code
 
 WEIGHTS, READ = "weights and settings", "values that its code reads"
 # Keys of configs that say who saved a network, and how, not what it is.

@@ -25,9 +25,9 @@ from fewstep.eval.problems.fingerprints import (
 )
 from fewstep.eval.problems.problem import Problem
 from fewstep.eval.problems.prompts import PromptDenoiser, conditions_of, read_prompts
-from fewstep.guidance.levels import Training, training_of
+from fewstep.guidance.pipelines.levels import Training, training_of
 from fewstep.models.adapters import DiffusersDenoiser
-from fewstep.schedules.config import is_continuous_edm
+from fewstep.schedules.diffusers.config import is_continuous_edm
 
 INDEX = "model_index.json"
 OWN = "write it as a function that returns a Problem, and name it module:attribute"

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.eval.cache import cached
-from fewstep.eval.keys import checked_field, reference_key
+from fewstep.eval.common.cache import cached
+from fewstep.eval.common.keys import checked_field, reference_key
+from fewstep.eval.common.sketches import Sketch, sketch, tolerance_of
+from fewstep.eval.common.source_code import function_text
 from fewstep.eval.problems.answers import answers
 from fewstep.eval.problems.classifiers import Models
 from fewstep.eval.problems.fingerprints import own_code
-from fewstep.eval.sketches import Sketch, sketch, tolerance_of
-from fewstep.eval.source_code import function_text
 from fewstep.guidance import Expression
 from fewstep.models.adapters import PredictionType
 from fewstep.models.ode import level_at, reference_solution

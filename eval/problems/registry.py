@@ -43,7 +43,7 @@ def _linear_vp() -> NoiseProcess:
 def _mixture(name: str, device: str, file: str, noise_process: NoiseProcess) -> "Problem":
     import torch
 
-    from fewstep.eval.cache import digest
+    from fewstep.eval.common.cache import digest
     from fewstep.eval.problems.problem import Problem
     from fewstep.models.exact import MixtureDenoiser
 
@@ -60,7 +60,7 @@ def _fashion_exact(name: str, device: str, noise_process: NoiseProcess) -> "Prob
     """Bandwidth 0.2 around 4,000 images of 16x16: any smaller, and samples are training images."""
     import torch
 
-    from fewstep.eval.cache import digest
+    from fewstep.eval.common.cache import digest
     from fewstep.eval.problems.classifiers import mixture_models
     from fewstep.eval.problems.problem import Problem
     from fewstep.models.exact import MixtureDenoiser
@@ -165,7 +165,7 @@ def load_problem(
         load_other,
         refuse_settings,
     )
-    from fewstep.samplers import given
+    from fewstep.samplers.sampling import given
 
     given.check_place(device, None)
     if name not in PROBLEMS:

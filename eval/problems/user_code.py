@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from fewstep.eval.imports import file_of, is_own
-from fewstep.eval.source_code import LOADED
+from fewstep.eval.common.imports import file_of, is_own
+from fewstep.eval.common.source_code import LOADED
 
 _NEIGHBOURS: set[str] = set()  # modules that files below imported from their own folders
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fewstep.eval.amounts import time_text
-from fewstep.eval.phases import PHASES
+from fewstep.eval.common.amounts import time_text
+from fewstep.eval.common.phases import PHASES
 from fewstep.eval.reports.points import Point, front, points, spread
 from fewstep.eval.reports.results import Results, metric_entry
 from fewstep.eval.reports.tables import code

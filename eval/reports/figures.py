@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, ScalarFormatter
 
 from fewstep.eval.reports.thumbnails import Pixels, as_array
-from fewstep.samplers.writing import writing
+from fewstep.writing import writing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from fewstep.eval.amounts import time_text
+from fewstep.eval.common.amounts import time_text
 from fewstep.eval.reports.cost_tables import Entry, Grid, time_grid
 from fewstep.eval.reports.parts import parts, short
 from fewstep.eval.reports.pictures import comparisons, same_noise

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fewstep.eval.generate.durable import append_durably
+from fewstep.eval.common.durable import append_durably
 from fewstep.eval.reports.results import Results, Row
 from fewstep.eval.reports.thumbnails import Pixels, from_thumbnails, to_thumbnails
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fewstep.eval.common.sketches import agree
 from fewstep.eval.reports.lines import LINES, read_runs
 from fewstep.eval.reports.results import Results, Row
 from fewstep.eval.reports.titles import extractor_name, is_of_features
-from fewstep.eval.sketches import agree
 
 OLD = "results.json"
 # The same run twice differs by rounding, on another device by a little more.

@@ -7,7 +7,7 @@ seeds would stand beside one over fewer, and a difference could be that of the s
 
 from dataclasses import replace
 
-from fewstep.eval.amounts import shortened
+from fewstep.eval.common.amounts import shortened
 from fewstep.eval.reports.results import Results
 
 SEPARATE = (

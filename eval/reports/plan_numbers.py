@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fewstep.samplers.plan import Plan, apply_ops
+from fewstep.samplers.core.plan import Plan, apply_ops
 from fewstep.schedules.process import Array
 
 

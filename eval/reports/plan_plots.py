@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from fewstep.eval.reports.figures import COLOURS, MARKERS
 from fewstep.eval.reports.plan_numbers import nodes, step_weights
-from fewstep.samplers.plan import Plan
-from fewstep.samplers.writing import writing
+from fewstep.samplers.core.plan import Plan
 from fewstep.schedules.process import Array
+from fewstep.writing import writing
 
 TITLE = 48  # letters of a line above a picture of weights
 

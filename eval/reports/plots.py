@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fewstep.eval.amounts import number_text
+from fewstep.eval.common.amounts import number_text
 from fewstep.eval.reports.figures import round_numbers
 
 WIDTH, HEIGHT = 460, 320  # in units of the drawing

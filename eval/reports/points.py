@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fewstep.eval.repeats import Summary
+from fewstep.eval.metrics.repeats import Summary
+from fewstep.eval.metrics.spread import deviation
 from fewstep.eval.reports.pareto import pareto_front
 from fewstep.eval.reports.results import PEER_PREFIX, Results, Row, metric_entry
-from fewstep.eval.spread import deviation
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from fewstep.eval.folders import all_or_nothing, check_writable
-from fewstep.eval.generate.durable import append_durably
+from fewstep.eval.common.durable import append_durably
+from fewstep.eval.common.folders import all_or_nothing, check_writable
 from fewstep.eval.reports.cost_tables import front_grid, time_grid
 from fewstep.eval.reports.html import page
 from fewstep.eval.reports.lines import LINES, parse_runs, read_runs, run_lines
@@ -27,7 +27,7 @@ from fewstep.eval.reports.tables import (
     table,
 )
 from fewstep.eval.reports.titles import EXPLAINED, FRONT, metric_title, rank_note, times_note
-from fewstep.samplers.writing import write_whole
+from fewstep.writing import write_whole
 
 
 def write_report(results: Results, out: Path, settings: dict[str, Any] | None = None) -> list[Path]:

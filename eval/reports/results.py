@@ -68,7 +68,7 @@ class Row:
         seeds: of the samples, one each, as in ``0-63``; empty if ``seed`` and the place of a sample
             tell its start.
         replicates: of metrics, the values without some of the samples each, the same ones in all
-            rows of these seeds, see :mod:`fewstep.eval.spread`.
+            rows of these seeds, see :mod:`fewstep.eval.metrics.spread`.
         seconds_each: seconds per image of each unit of samples, which every sampler of the run took
             in turn, so that they were timed side by side; empty of runs on their own.
     """

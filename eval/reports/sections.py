@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fewstep.eval.amounts import number_text, time_text
+from fewstep.eval.common.amounts import number_text, time_text
 from fewstep.eval.reports.cost_tables import Grid, front_grid
 from fewstep.eval.reports.parts import parts, seeds_of
 from fewstep.eval.reports.plots import Plot, Value, lay_out

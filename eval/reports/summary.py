@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from fewstep.eval.metric_choices import sample_count
+from fewstep.eval.metrics.choices import sample_count
 from fewstep.eval.reports.parts import SEPARATE, parts, seeds_of, short
 from fewstep.eval.reports.results import PEER_PREFIX, Results
 from fewstep.eval.reports.titles import (

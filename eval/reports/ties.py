@@ -1,17 +1,17 @@
 """Which value of a column is the best beyond chance.
 
 The difference between two samplers is compared with its own standard deviation, from replicates
-that leave out the same samples of both (:mod:`fewstep.eval.spread`) or, without those, from repeats
-with the same seeds. It counts where it is more than Student's 97.5 % quantile of that.
+that leave out the same samples of both (:mod:`fewstep.eval.metrics.spread`) or, without those, from
+repeats with the same seeds. It counts where it is more than Student's 97.5 % quantile of that.
 """
 
 import math
 from collections.abc import Mapping
 from statistics import fmean, stdev
 
+from fewstep.eval.metrics.spread import deviation, student
 from fewstep.eval.reports.points import Point
 from fewstep.eval.reports.results import Row, metric_entry
-from fewstep.eval.spread import deviation, student
 
 
 def clear_best(points: Mapping[str, Point], metric: str) -> set[str]:

@@ -1,6 +1,6 @@
 """What metrics are called in a report, with the number of samples, and what they mean."""
 
-from fewstep.eval.metric_choices import (
+from fewstep.eval.metrics.choices import (
     FID_SAMPLES,
     KEPT,
     NOT_COMPARABLE,

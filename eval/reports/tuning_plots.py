@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from fewstep.eval.amounts import number_text
+from fewstep.eval.common.amounts import number_text
 from fewstep.eval.reports.cost_tables import Entry, Grid
 from fewstep.eval.reports.plan_plots import draw_plans
 from fewstep.eval.reports.plots import Plot, Value, lay_out

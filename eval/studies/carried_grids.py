@@ -18,9 +18,9 @@ from fewstep.eval.problems import Problem, load_problem, rmse
 from fewstep.models.exact import MixtureDenoiser
 from fewstep.models.ode import reference_solution
 from fewstep.samplers import SAMPLERS, sample
-from fewstep.samplers.auto import auto_grid
+from fewstep.samplers.solvers.auto import auto_grid
 from fewstep.schedules import DiscreteVP, Grid, NoiseProcess, discrete_vp
-from fewstep.schedules.peers import trailing_grid
+from fewstep.schedules.diffusers.peers import trailing_grid
 
 SAMPLERS_SHOWN = ("ipndm", "unipc", "dpmpp")
 TERMINALS = ((2.0, 0.02), (7.0, 0.1))  # (shift, sigma): near those of Qwen-Image and LTX-2

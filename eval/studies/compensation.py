@@ -17,12 +17,12 @@ import typer
 from torch import Tensor
 
 from fewstep.eval.bench.peers import peers_for
-from fewstep.eval.bench.reference import fine_reference
 from fewstep.eval.problems import Problem, load_problem, rmse
+from fewstep.eval.problems.fine_solution import fine_reference
 from fewstep.guidance import CFG
 from fewstep.samplers import build_plan, sample
-from fewstep.samplers.fit import fit_compensation
-from fewstep.samplers.plan import Plan
+from fewstep.samplers.core.plan import Plan
+from fewstep.samplers.tuning.compensation_search import fit_compensation
 
 FIT_SEED, SCREEN_SEED, SEED = 77, 78, 2024
 SCREENED, KEPT = 16, 3

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fewstep.eval.density import fashion_judge
-from fewstep.eval.metrics import frechet_distance, statistics
-from fewstep.eval.neighbours import nearest
+from fewstep.eval.metrics.density import fashion_judge
+from fewstep.eval.metrics.in_memory import frechet_distance, statistics
+from fewstep.eval.metrics.neighbours import nearest
 from fewstep.eval.networks.features import Judge, real_features
 from fewstep.models.data import load_fashion, to_signed
 

@@ -17,17 +17,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fewstep.eval.bench.guides import Meter
-from fewstep.eval.cache import digest
-from fewstep.eval.keys import reference_key
+from fewstep.eval.common.cache import digest
+from fewstep.eval.common.keys import reference_key
+from fewstep.eval.common.source_code import function_text, our_code
 from fewstep.eval.problems import Problem
-from fewstep.eval.source_code import function_text, our_code
+from fewstep.eval.problems.guides import Meter
 from fewstep.eval.studies.guidance_judges import Figures, Judges, Kind, real_images
 from fewstep.guidance import GFCG, BoostAndSkip, Context, Expression, parse_guidance
 from fewstep.models.bundled import COMMANDS, bundled_weak_denoiser, weights_sha256
 from fewstep.models.fashion import NULL_CLASS
 from fewstep.samplers import sample
-from fewstep.samplers.execute import Executor
+from fewstep.samplers.core.execute import Executor
 from fewstep.types import RunFacts
 
 BATCH = 100

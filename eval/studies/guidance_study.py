@@ -22,7 +22,7 @@ from fewstep.eval.studies.guidance_runs import Case, Precision, Store
 from fewstep.guidance import Interval, parse_guidance
 from fewstep.models.data import CLASS_NAMES, to_signed
 from fewstep.samplers import build_plan
-from fewstep.samplers.run import facts
+from fewstep.samplers.core.run import facts
 
 ROWS = 20  # forward rows of a sample in the table of equal cost
 EQUAL = (

@@ -14,7 +14,7 @@ import torch
 
 from fewstep.eval.images.make_reference import make_reference
 from fewstep.eval.images.sources import open_images
-from fewstep.eval.metrics import frechet_distance
+from fewstep.eval.metrics.in_memory import frechet_distance
 from fewstep.eval.networks.extractors import FashionExtractor
 from fewstep.models.data import load_fashion
 

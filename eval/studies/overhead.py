@@ -21,9 +21,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
-from fewstep.eval.commands.text import print_table
-from fewstep.samplers import Plan, schedulers
-from fewstep.samplers.plan import Op
+from fewstep.eval.common.text import print_table
+from fewstep.samplers import Plan
+from fewstep.samplers.adapter import schedulers
+from fewstep.samplers.core.plan import Op
 
 STEPS = 20
 SHAPES = {"small": (1, 4, 64, 64), "large": (8, 4, 128, 128)}
@@ -35,7 +36,7 @@ class Pair:
     """A scheduler of ours and the one of diffusers that does the same.
 
     Attributes:
-        ours: class in ``fewstep.samplers.schedulers``.
+        ours: class in ``fewstep.samplers.adapter.schedulers``.
         options: of ours; the rest of its config comes from theirs.
         theirs: class in ``diffusers``.
         their_options: constructor arguments of theirs.

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from fewstep.eval.exact_metrics import exact_scores
+from fewstep.eval.metrics.exact import exact_scores
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.samplers import build_plan
 from fewstep.samplers.tuning.compensation_family import compensation_numbers

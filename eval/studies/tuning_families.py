@@ -18,7 +18,7 @@ import torch
 import typer
 from torch import Tensor
 
-from fewstep.eval.frechet import FrechetReference
+from fewstep.eval.metrics.frechet import FrechetReference
 from fewstep.eval.networks.features import Judge as Features
 from fewstep.eval.networks.features import real_features
 from fewstep.eval.tune.families import Task, tune_family

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fewstep.eval.tune.featured import Featured, tune_in_features
 from fewstep.eval.tune.settings import TIED, parse_family
-from fewstep.samplers.plan import Plan
-from fewstep.samplers.spec import parse_spec
+from fewstep.samplers.core.plan import Plan
+from fewstep.samplers.solvers.spec import parse_spec
 from fewstep.samplers.tuning.compensation_family import compensation_numbers
 from fewstep.samplers.tuning.dp import best_path, path_grid
 from fewstep.samplers.tuning.epsilon import epsilon_numbers

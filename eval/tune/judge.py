@@ -14,9 +14,9 @@ from fewstep.eval.problems import Problem
 from fewstep.eval.tune.settings import batch_of
 from fewstep.guidance import Expression
 from fewstep.samplers import Plan, sample
-from fewstep.samplers.gaussian import Gaussian
+from fewstep.samplers.gaussian.gaussian import Gaussian
+from fewstep.samplers.gaussian.warm import start_hooks
 from fewstep.samplers.tuning.feature_objective import Features, features_of
-from fewstep.samplers.warm import start_hooks
 
 # Those without noise, by default or by an option; edm without churn is heun, and restart and dc run
 # other solvers; euler is ddim.

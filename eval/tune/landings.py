@@ -6,19 +6,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fewstep.eval.cache import cached
-from fewstep.eval.keys import reference_key
+from fewstep.eval.common.cache import cached
+from fewstep.eval.common.keys import reference_key
+from fewstep.eval.common.source_code import function_text
 from fewstep.eval.problems import Problem
 from fewstep.eval.problems.prompts import PromptDenoiser
-from fewstep.eval.source_code import function_text
 from fewstep.eval.tune.settings import FITTED_EXACT, FITTED_NETWORK, batch_of
 from fewstep.eval.tune.teachers import split_noises
 from fewstep.guidance import CFG, Expression
 from fewstep.samplers import build_plan, sample
-from fewstep.samplers.class_gaussians import ClassGaussians
-from fewstep.samplers.execute import Executor
-from fewstep.samplers.gaussian import GaussianFit, level_of
-from fewstep.samplers.gaussian_fit import fit_channels, fit_classes, fit_gaussian, fit_shared
+from fewstep.samplers.core.execute import Executor
+from fewstep.samplers.gaussian.class_gaussians import ClassGaussians
+from fewstep.samplers.gaussian.fit import fit_channels, fit_classes, fit_gaussian, fit_shared
+from fewstep.samplers.gaussian.gaussian import GaussianFit, level_of
 from fewstep.samplers.tuning.scan import SCALES, Landings
 from fewstep.samplers.tuning.teacher import Teacher
 

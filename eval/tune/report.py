@@ -10,14 +10,14 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from fewstep.eval.amounts import seconds_text
-from fewstep.eval.folders import all_or_nothing
+from fewstep.eval.common.amounts import seconds_text
+from fewstep.eval.common.folders import all_or_nothing
 from fewstep.eval.reports.html import SMALL, TEMPLATES
 from fewstep.eval.reports.thumbnails import from_thumbnails, strip, to_thumbnails
 from fewstep.eval.reports.tuning_plots import curve_plot, error_grid, error_plot, plans_png
 from fewstep.eval.tune.tuning import Tuning, calls_text
-from fewstep.samplers.tuned_files import save_tuned
-from fewstep.samplers.writing import write_whole
+from fewstep.samplers.files.tuned_files import save_tuned
+from fewstep.writing import write_whole
 
 
 def write_tuning(tuning: Tuning, out: Path) -> list[Path]:

@@ -35,8 +35,8 @@ from fewstep.eval.tune.stages import (
 )
 from fewstep.eval.tune.teachers import cached_teacher, error_of, teacher_grid
 from fewstep.eval.tune.tuning import Tuning
-from fewstep.samplers.class_gaussians import ClassGaussians
-from fewstep.samplers.gaussian import Gaussian, GaussianFit
+from fewstep.samplers.gaussian.class_gaussians import ClassGaussians
+from fewstep.samplers.gaussian.gaussian import Gaussian, GaussianFit
 from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.result import Tuned
 from fewstep.samplers.tuning.rollout import Calls

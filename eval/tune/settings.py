@@ -9,8 +9,8 @@ from typing import get_args
 import torch
 
 from fewstep.checks import Checked
-from fewstep.eval.limits import MAX_MINUTES, MAX_NOISES, MAX_TUNED_CALLS, check_seed
-from fewstep.eval.paths import check_folder_name
+from fewstep.eval.common.limits import MAX_MINUTES, MAX_NOISES, MAX_TUNED_CALLS, check_seed
+from fewstep.eval.common.paths import check_folder_name
 from fewstep.eval.problems import Problem
 from fewstep.eval.tune.feature_space import BUNDLED, Kind
 from fewstep.samplers.tuning import optimise

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewstep.eval.bench.guides import WrittenGuidance, read_guidance
-from fewstep.eval.folders import check_writable
-from fewstep.eval.keys import checked_field
+from fewstep.eval.common.folders import check_writable
+from fewstep.eval.common.keys import checked_field
+from fewstep.eval.common.processes import resolve_device
 from fewstep.eval.problems import Problem, load_problem
-from fewstep.eval.processes import resolve_device
+from fewstep.eval.problems.guides import WrittenGuidance, read_guidance
 from fewstep.eval.tune.feature_space import load_features
 from fewstep.eval.tune.featured import Featured
 from fewstep.eval.tune.settings import TuneSettings
 from fewstep.eval.tune.teachers import Split, split_noises
-from fewstep.samplers.process_config import scheduler_config
+from fewstep.samplers.adapter.process_config import scheduler_config
 from fewstep.types import Denoiser
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.eval.amounts import seconds_text
+from fewstep.eval.common.amounts import seconds_text
 from fewstep.eval.problems import Problem
 from fewstep.eval.tune.families import EVERY, FINE, ROLLED
 from fewstep.eval.tune.judge import FIXED

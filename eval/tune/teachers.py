@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.eval.cache import cached
-from fewstep.eval.keys import checked_field, reference_key
+from fewstep.eval.common.cache import cached
+from fewstep.eval.common.keys import checked_field, reference_key
 from fewstep.eval.problems import Problem, rmse
 from fewstep.eval.problems.problem import SOLVED_ELEMENTS, SOLVED_SAMPLES
 from fewstep.guidance import Expression

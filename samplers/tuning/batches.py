@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fewstep.samplers.finite import finite
+from fewstep.finite import finite
 from fewstep.schedules.process import Array
 
 

@@ -1,9 +1,10 @@
 """DC-Solver's ratios as a family to tune: a multistep solver on its grid, n - 1 numbers.
 
 The ratios of all calls are fitted together to the error at the end, where the search of the paper
-(arXiv:2409.03755, algorithm 2; :func:`fewstep.samplers.fit.fit_compensation`) goes call by call. At
-ratios of 1 the plan is that of the solver. The Lagrange weights of an output sum to 1, so every
-plan of the family is exact for constant data and has a tied table.
+(arXiv:2409.03755, algorithm 2;
+:func:`fewstep.samplers.tuning.compensation_search.fit_compensation`) goes call by call. At ratios
+of 1 the plan is that of the solver. The Lagrange weights of an output sum to 1, so every plan of
+the family is exact for constant data and has a tied table.
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewstep.samplers.compensation import compensate, multistep_plan
-from fewstep.samplers.plan import Plan
-from fewstep.samplers.spec import Spec, parse_spec
+from fewstep.samplers.core.plan import Plan
+from fewstep.samplers.solvers.compensation import compensate, multistep_plan
+from fewstep.samplers.solvers.spec import Spec, parse_spec
 from fewstep.samplers.tuning.numeric import Numbers
 from fewstep.schedules.breaks import snap
 from fewstep.schedules.process import Array, NoiseProcess

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fewstep.samplers.plan import Plan, apply_ops
-from fewstep.samplers.registry import check_process
+from fewstep.samplers.core.plan import Plan, apply_ops
+from fewstep.samplers.solvers.registry import check_process
 from fewstep.samplers.tuning.tied import Tied
 from fewstep.schedules.process import Array, NoiseProcess
 
@@ -26,7 +26,7 @@ def flatten(plan: Plan, process: NoiseProcess) -> Tied:
     Args:
         plan: of one call at each level: multistep, with correctors or not, in either form, also
             singlestep ones, whose levels fall from stage to stage. Rows of history above a landing
-            (:mod:`fewstep.samplers.warm`), in data form, stay such.
+            (:mod:`fewstep.samplers.gaussian.warm`), in data form, stay such.
         process: the noise process of the plan.
 
     Raises:

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.samplers.execute import Executor
-from fewstep.samplers.plan import Plan
-from fewstep.samplers.run import levels, start_scale
-from fewstep.samplers.spec import Spec, parse_spec
+from fewstep.samplers.core.execute import Executor
+from fewstep.samplers.core.plan import Plan
+from fewstep.samplers.core.run import levels, start_scale
+from fewstep.samplers.solvers.spec import Spec, parse_spec
 from fewstep.samplers.tuning.batches import parts
 from fewstep.samplers.tuning.dp import Path
 from fewstep.samplers.tuning.jumps import teacher

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.samplers.execute import Executor
-from fewstep.samplers.run import levels, start_scale
-from fewstep.samplers.spec import parse_spec
+from fewstep.samplers.core.execute import Executor
+from fewstep.samplers.core.run import levels, start_scale
+from fewstep.samplers.solvers.spec import parse_spec
+from fewstep.samplers.solvers.weights import exponential_weights
 from fewstep.samplers.tuning.batches import finite_costs, parts, rows_of
-from fewstep.samplers.weights import exponential_weights
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import Array
 from fewstep.types import Denoiser

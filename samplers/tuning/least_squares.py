@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.samplers.finite import finite
+from fewstep.finite import finite
 from fewstep.samplers.tuning.family import free_pairs
 from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.rollout import Calls, inverse, mix

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.samplers.execute import Executor
-from fewstep.samplers.plan import Plan
-from fewstep.samplers.run import levels
+from fewstep.samplers.core.execute import Executor
+from fewstep.samplers.core.plan import Plan
+from fewstep.samplers.core.run import levels
 from fewstep.samplers.tuning.batches import parts
 from fewstep.samplers.tuning.objective import Objective, floor_of, squares_of
 from fewstep.samplers.tuning.pairs import Pairs

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fewstep.samplers.gaussian import Gaussian, level_of
+from fewstep.samplers.gaussian.gaussian import Gaussian, level_of
 from fewstep.samplers.tuning.batches import rows_of
 from fewstep.samplers.tuning.teacher import Teacher
 

@@ -3,7 +3,7 @@
 import warnings
 from dataclasses import dataclass
 
-from fewstep.samplers.plan import Plan
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.tuning.polish import Entry
 
 

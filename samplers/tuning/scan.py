@@ -9,9 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fewstep.samplers.class_gaussians import ClassGaussians
-from fewstep.samplers.gaussian import Gaussian
-from fewstep.samplers.spec import parse_spec
+from fewstep.samplers.gaussian.class_gaussians import ClassGaussians
+from fewstep.samplers.gaussian.gaussian import Gaussian
+from fewstep.samplers.gaussian.warm import warm_plan
+from fewstep.samplers.solvers.spec import parse_spec
 from fewstep.samplers.tuning.family import Rebuild
 from fewstep.samplers.tuning.flatten import flatten
 from fewstep.samplers.tuning.objective import Objective
@@ -19,7 +20,6 @@ from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.rollout import Calls
 from fewstep.samplers.tuning.teacher import Teacher
 from fewstep.samplers.tuning.tied import Tied
-from fewstep.samplers.warm import warm_plan
 from fewstep.schedules.breaks import mark
 from fewstep.schedules.grids import grid_from_rho
 from fewstep.schedules.process import NoiseProcess

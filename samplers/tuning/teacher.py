@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.samplers.execute import Executor
-from fewstep.samplers.multistep import predictor_corrector
-from fewstep.samplers.plan import Plan
-from fewstep.samplers.run import levels, start_scale
+from fewstep.samplers.core.execute import Executor
+from fewstep.samplers.core.plan import Plan
+from fewstep.samplers.core.run import levels, start_scale
+from fewstep.samplers.solvers.multistep import predictor_corrector
 from fewstep.samplers.tuning.batches import rows_of
 from fewstep.schedules.breaks import mark, within
 from fewstep.schedules.grids import Grid, grid_from_rho

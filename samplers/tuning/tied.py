@@ -11,7 +11,8 @@ DSS's with a diagonal of 1 - rest, and it holds every deterministic multistep so
 :func:`fewstep.samplers.tuning.flatten.flatten`.
 
 A table that starts at the landing of a jump may also look back at what a Gaussian, not the network,
-predicts at levels above (:mod:`fewstep.samplers.warm`): the sum then goes over these outputs too.
+predicts at levels above (:mod:`fewstep.samplers.gaussian.warm`): the sum then goes over these
+outputs too.
 """
 
 import itertools
@@ -21,8 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fewstep.samplers.plan import Evaluation, Op, Plan
-from fewstep.samplers.run import levels
+from fewstep.samplers.core.plan import Evaluation, Op, Plan
+from fewstep.samplers.core.run import levels
 from fewstep.schedules.process import Array, NoiseProcess
 from fewstep.types import Level
 

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
         parse_spec,
         sample,
     )
-    from fewstep.samplers.batched import BatchedPlan
-    from fewstep.samplers.fit import fit_compensation
-    from fewstep.samplers.schedulers import (
+    from fewstep.samplers.adapter.schedulers import (
         DDIM,
         DEIS,
         IPNDM,
@@ -39,7 +37,9 @@ if TYPE_CHECKING:
         SASolver,
         UniPC,
     )
-    from fewstep.samplers.shim import write_shim
+    from fewstep.samplers.adapter.shim import write_shim
+    from fewstep.samplers.core.batched import BatchedPlan
+    from fewstep.samplers.tuning.compensation_search import fit_compensation
 
 __version__ = "0.1.0"
 
@@ -52,14 +52,14 @@ _SAMPLERS = (
     "DEFAULT_SPECS", "SAMPLERS", "Evaluation", "Op", "Plan", "build_plan", "parse_spec", "sample",
 )  # fmt: skip
 _HOMES = {
-    "BatchedPlan": "fewstep.samplers.batched",
-    "fit_compensation": "fewstep.samplers.fit",
-    "write_shim": "fewstep.samplers.shim",
+    "BatchedPlan": "fewstep.samplers.core.batched",
+    "fit_compensation": "fewstep.samplers.tuning.compensation_search",
+    "write_shim": "fewstep.samplers.adapter.shim",
 } | dict.fromkeys(_SAMPLERS, "fewstep.samplers")
 _HOMES |= dict.fromkeys(
     # diffusers asks the module of a class for the base class that knows how to load it.
     (*_SCHEDULERS, "SchedulerMixin"),
-    "fewstep.samplers.schedulers",
+    "fewstep.samplers.adapter.schedulers",
 )
 
 __all__ = [

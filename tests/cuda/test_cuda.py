@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import CONFIGS, scheduler_classes
 
-from fewstep.samplers import schedulers
+from fewstep.samplers.adapter import schedulers
 
 pytestmark = [
     pytest.mark.cuda,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewstep.eval.clock import Clock, peak_memory
+from fewstep.eval.common.clock import Clock, peak_memory
 from fewstep.eval.generate.generation import generate
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.generate.verification import verify

@@ -6,9 +6,9 @@ from gaussians import randn
 from helpers import CONFIGS
 from teleports import MEAN, diagonal_fit
 
-from fewstep.samplers import schedulers
-from fewstep.samplers.class_gaussians import ClassGaussians
-from fewstep.samplers.warm import warm_plan
+from fewstep.samplers.adapter import schedulers
+from fewstep.samplers.gaussian.class_gaussians import ClassGaussians
+from fewstep.samplers.gaussian.warm import warm_plan
 
 pytestmark = [
     pytest.mark.cuda,

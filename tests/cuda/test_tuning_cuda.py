@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewstep.eval.problems import load_problem
-from fewstep.samplers.gaussian_fit import fit_gaussian
+from fewstep.samplers.gaussian.fit import fit_gaussian
 from fewstep.samplers.tuning.flatten import flatten
 from fewstep.samplers.tuning.optimise import Settings, tune_tied
 from fewstep.samplers.tuning.scan import Landings

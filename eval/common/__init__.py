@@ -1,0 +1,1 @@
+"""What several parts of the evaluation need: processes, caches, keys, clocks, words."""

@@ -1,0 +1,1 @@
+"""Scores of sets of samples, and the statistics behind them."""

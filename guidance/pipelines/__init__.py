@@ -1,0 +1,1 @@
+"""Guidance in the stock pipelines of diffusers."""

@@ -1,0 +1,1 @@
+"""Sources of guidance: each asks a network for something and answers with a direction."""

@@ -1,0 +1,1 @@
+"""How the bundled networks were trained, and how to train them again."""

@@ -1,0 +1,1 @@
+"""The diffusers side: schedulers whose `step` runs one evaluation of a plan."""

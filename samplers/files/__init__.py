@@ -1,0 +1,1 @@
+"""Plans as files: read with every entry checked, and written whole."""

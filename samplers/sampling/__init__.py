@@ -1,0 +1,1 @@
+"""Sampling without diffusers: `sample`, and what it looks at first."""

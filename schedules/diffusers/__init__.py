@@ -1,0 +1,1 @@
+"""What the configs of diffusers' schedulers mean."""
