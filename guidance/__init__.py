@@ -13,7 +13,8 @@ from fewstep.late import late
 if TYPE_CHECKING:
     from fewstep.guidance.context import Context, Counters
     from fewstep.guidance.driver import GuidedDenoiser
-    from fewstep.guidance.expression import Expression, Modifier, Source, guide
+    from fewstep.guidance.entry import guide
+    from fewstep.guidance.expression import Expression, Modifier, Source
     from fewstep.guidance.hooks import BoostAndSkip, FKSteering
     from fewstep.guidance.modifiers.shaping import DynamicThreshold, Project, Rescale, ZeroStar
     from fewstep.guidance.modifiers.strength import CFGpp, Every, Interval, ScaleSchedule
@@ -66,7 +67,8 @@ _NAMES = {
     "context": ("Context", "Counters"),
     "sources.contrast": ("CFG", "Autoguidance"),
     "driver": ("GuidedDenoiser",),
-    "expression": ("Expression", "Modifier", "Source", "guide"),
+    "entry": ("guide",),
+    "expression": ("Expression", "Modifier", "Source"),
     "sources.gfcg": ("GFCG",),
     "sources.gradients": ("ClassifierGuidance", "EnergyGuidance"),
     "hooks": ("BoostAndSkip", "FKSteering"),

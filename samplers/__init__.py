@@ -9,7 +9,8 @@ if __name__ != "fewstep.samplers":
     raise ImportError(f"import fewstep.samplers, not {__name__}")
 
 from fewstep.late import late
-from fewstep.samplers.core.plan import Evaluation, Op, Plan
+from fewstep.samplers.core.ops import Evaluation, Op
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.solvers.registry import DEFAULT_SPECS, build_plan
 from fewstep.samplers.solvers.spec import SAMPLERS, parse_spec
 

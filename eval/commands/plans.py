@@ -13,10 +13,11 @@ from fewstep.eval.commands.next_steps import command, next_line
 from fewstep.eval.common.folders import all_or_nothing, check_writable
 from fewstep.eval.common.text import print_table
 from fewstep.eval.problems import PROBLEMS, load_problem
+from fewstep.eval.problems.tuned_plans import warn_other_model
 from fewstep.eval.reports.plan_numbers import nodes, step_weights
 from fewstep.samplers import Plan, build_plan
-from fewstep.samplers.files.tuned_files import load_plan, names_file, warn_other_model
-from fewstep.samplers.solvers.registry import check_process
+from fewstep.samplers.core.plan import load_plan
+from fewstep.samplers.solvers.registry import check_process, names_file
 from fewstep.schedules import NoiseProcess
 
 DEFAULT_CALLS, DEFAULT_PROCESS = 10, "vp-linear"  # of a spec

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         UniPC,
     )
     from fewstep.samplers.adapter.shim import write_shim
-    from fewstep.samplers.core.batched import BatchedPlan
+    from fewstep.samplers.sampling.batched import BatchedPlan
     from fewstep.samplers.tuning.compensation_search import fit_compensation
 
 __version__ = "0.1.0"
@@ -52,7 +52,7 @@ _SAMPLERS = (
     "DEFAULT_SPECS", "SAMPLERS", "Evaluation", "Op", "Plan", "build_plan", "parse_spec", "sample",
 )  # fmt: skip
 _HOMES = {
-    "BatchedPlan": "fewstep.samplers.core.batched",
+    "BatchedPlan": "fewstep.samplers.sampling.batched",
     "fit_compensation": "fewstep.samplers.tuning.compensation_search",
     "write_shim": "fewstep.samplers.adapter.shim",
 } | dict.fromkeys(_SAMPLERS, "fewstep.samplers")

@@ -12,16 +12,12 @@ from random_inception import pictures, random_tensors, save
 from torch import Tensor
 
 from fewstep.eval.metrics.choices import NOT_COMPARABLE
+from fewstep.eval.metrics.judge import Judge
 from fewstep.eval.metrics.moments import LARGEST
+from fewstep.eval.metrics.names import comparison_note, metric_name
 from fewstep.eval.networks import extractors, inception, inception_weights
-from fewstep.eval.networks.extractors import (
-    Extractor,
-    comparison_note,
-    load_extractor,
-    metric_name,
-)
-from fewstep.eval.networks.families import EXTRACTORS
-from fewstep.eval.networks.features import Judge
+from fewstep.eval.networks.extractors import Extractor
+from fewstep.eval.networks.families import EXTRACTORS, load_extractor
 from fewstep.eval.networks.inception import InceptionExtractor
 from fewstep.eval.networks.inception_weights import VARIABLE, ExtractorUnavailableError
 from fewstep.models.bundled import weights_sha256

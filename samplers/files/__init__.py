@@ -1,1 +1,0 @@
-"""Plans as files: read with every entry checked, and written whole."""
