@@ -251,12 +251,8 @@ def test_late_imports_of_ours_load_files_only() -> None:
                 for node in ast.walk(function):
                     if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fewstep"):
                         late.add(path.relative_to(ROOT).as_posix())
-    # Texts are read, and options compared. Two name what they import for type checkers, too, where
-    # the walk sees it.
-    assert late == {
-        "models/bundled.py", "guidance/parse.py", "guidance/expression.py",
-        "samplers/sampling/given.py", "samplers/solvers/effects.py",
-    }  # fmt: skip
+    # Weights and texts are read.
+    assert late == {"models/bundled.py", "guidance/parse.py", "samplers/sampling/given.py"}
 
 
 def test_front_doors_of_ours_define_nothing() -> None:

@@ -13,9 +13,9 @@ from generation_runs import small_run
 from PIL import Image
 
 from fewstep.eval.commands.next_steps import after_gen
-from fewstep.eval.generate import contact_sheet
 from fewstep.eval.generate.generation import generate
 from fewstep.eval.generate.verification import verify
+from fewstep.eval.images import contact_sheet
 from fewstep.eval.images.contact_sheet import (
     FirstSamples,
     drawn,
