@@ -12,7 +12,8 @@ compared). The rooms, in the order in which they build on each other:
 - reports: results on disk, and the pages that are made from them.
 - images, bench: scores of images from anywhere, and samplers side by side.
 - tune: what ``fewstep tune`` does around :mod:`fewstep.samplers`' tuning.
-- cli: the command line, a file for each command.
+- cli, commands: the command line, and what its commands do.
+- studies: measurements behind the defaults and the documentation.
 """
 
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from fewstep.late import door
 if TYPE_CHECKING:
     from fewstep.eval.bench.runner import run_bench as run_bench
     from fewstep.eval.bench.setup import Bench as Bench
+    from fewstep.eval.cli.app import main as main
     from fewstep.eval.generate.generation import generate_images as generate_images
     from fewstep.eval.generate.recipe import Recipe as Recipe
     from fewstep.eval.generate.recipe import run_from_folder as run_from_folder
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from fewstep.eval.metrics.frechet import frechet_distance as frechet_distance
     from fewstep.eval.metrics.kid import kid as kid
     from fewstep.eval.metrics.kid import kid_all_pairs as kid_all_pairs
+    from fewstep.eval.metrics.manifold import manifold as manifold
     from fewstep.eval.metrics.moments import ExactMoments as ExactMoments
     from fewstep.eval.metrics.moments import Moments as Moments
     from fewstep.eval.metrics.references import load_reference as load_reference
