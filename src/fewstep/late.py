@@ -52,9 +52,9 @@ def door(
     Raises:
         ImportError: if the package lies there without its source.
     """
-    loader = sys.modules[package].__loader__
-    source = loader.get_source(package) if hasattr(loader, "get_source") else None
-    if source is None:
+    get_source = getattr(sys.modules[package].__loader__, "get_source", None)
+    source = get_source and get_source(package)
+    if not source:
         raise ImportError(f"{package} reads its names from its __init__.py, which is not there")
     homes = public_imports(source)
     return *late(package, {**homes, **(hidden or {})}), sorted(homes)
