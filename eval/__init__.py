@@ -74,5 +74,5 @@ if TYPE_CHECKING:
     from fewstep.eval.tune.settings import TuneSettings as TuneSettings
     from fewstep.eval.tune.teachers import split_noises as split_noises
     from fewstep.eval.tune.teachers import teacher_grid as teacher_grid
-
-__getattr__, __dir__, __all__ = door(__name__)
+else:
+    __getattr__, __dir__, __all__ = door(__name__)

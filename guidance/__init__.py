@@ -51,5 +51,5 @@ if TYPE_CHECKING:
     from fewstep.guidance.sources.independent import TSG as TSG
     from fewstep.guidance.sources.minority import Minority as Minority
     from fewstep.guidance.sources.minority import SelfMinority as SelfMinority
-
-__getattr__, __dir__, __all__ = door(__name__)
+else:
+    __getattr__, __dir__, __all__ = door(__name__)

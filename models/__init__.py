@@ -40,5 +40,5 @@ if TYPE_CHECKING:
     from fewstep.models.ode import level_at as level_at
     from fewstep.models.ode import reference_solution as reference_solution
     from fewstep.models.rarity import EDMClassifier as EDMClassifier
-
-__getattr__, __dir__, __all__ = door(__name__)
+else:
+    __getattr__, __dir__, __all__ = door(__name__)

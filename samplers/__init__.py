@@ -75,5 +75,5 @@ if TYPE_CHECKING:
     from fewstep.samplers.tuning.teacher import teach as teach
     from fewstep.samplers.tuning.teacher import teacher_error as teacher_error
     from fewstep.samplers.tuning.tied import Tied as Tied
-
-__getattr__, __dir__, __all__ = door(__name__)
+else:
+    __getattr__, __dir__, __all__ = door(__name__)

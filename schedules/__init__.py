@@ -41,5 +41,5 @@ if TYPE_CHECKING:
     from fewstep.schedules.process import Flow as Flow
     from fewstep.schedules.process import NoiseProcess as NoiseProcess
     from fewstep.schedules.process import discrete_vp as discrete_vp
-
-__getattr__, __dir__, __all__ = door(__name__)
+else:
+    __getattr__, __dir__, __all__ = door(__name__)

@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from fewstep.types import Level as Level
     from fewstep.types import RunFacts as RunFacts
     from fewstep.types import RunHook as RunHook
+else:
+    # diffusers asks the module of a class for the base class that knows how to load it.
+    _HIDDEN = {"SchedulerMixin": "fewstep.samplers.adapter.schedulers"}
+    __getattr__, __dir__, __all__ = door(__name__, _HIDDEN)
 
 __version__ = "0.1.0"
-
-# diffusers asks the module of a class for the base class that knows how to load it.
-_HIDDEN = {"SchedulerMixin": "fewstep.samplers.adapter.schedulers"}
-__getattr__, __dir__, __all__ = door(__name__, _HIDDEN)

@@ -42,7 +42,8 @@ def door(
     The imports that stand under ``if TYPE_CHECKING`` in the package's ``__init__.py`` are its one
     list of names. Type checkers and editors read them as code, and this function reads them as
     text: none is run before its name is asked for. Each must be written ``from module import Name
-    as Name``, which is how a type checker is told that the name is public (PEP 484).
+    as Name``, which is how a type checker is told that the name is public (PEP 484). The call
+    stands under ``else``: a type checker that saw ``__getattr__`` would take any name for one.
 
     Args:
         package: its full name.
