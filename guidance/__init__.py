@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from fewstep.guidance.context import Context as Context
     from fewstep.guidance.context import Counters as Counters
     from fewstep.guidance.driver import GuidedDenoiser as GuidedDenoiser
+    from fewstep.guidance.entry import guide as guide
     from fewstep.guidance.expression import Expression as Expression
     from fewstep.guidance.expression import Modifier as Modifier
     from fewstep.guidance.expression import Source as Source
-    from fewstep.guidance.expression import guide as guide
     from fewstep.guidance.hooks import BoostAndSkip as BoostAndSkip
     from fewstep.guidance.hooks import FKSteering as FKSteering
     from fewstep.guidance.modifiers.shaping import DynamicThreshold as DynamicThreshold

@@ -223,33 +223,6 @@ class Piped(Expression):
         return f"{left} | {self.modifier}"
 
 
-def guide(
-    denoiser: Denoiser,
-    guidance: Expression | str,
-    seeds: Sequence[int] | None = None,
-    *,
-    max_rows: int | None = None,
-) -> GuidedDenoiser:
-    """A guided denoiser, with its costs in ``.counters``.
-
-    Args:
-        denoiser: the unguided one.
-        guidance: sources and modifiers, or a text such as ``"cfg:3"``.
-        seeds: one integer for each sample, which key all draws; None means 0 .. n - 1.
-        max_rows: most rows in a call of the network, to bound memory; None means no limit.
-
-    Raises:
-        TypeError: for run hooks, which act on a run and belong into ``sample(hooks=)``.
-    """
-    if isinstance(guidance, str):
-        from fewstep.guidance.parse import written  # which makes expressions itself
-
-        guidance = written(guidance)
-    if not isinstance(guidance, Expression):
-        raise TypeError(not_addable(guidance))
-    return GuidedDenoiser(denoiser, guidance, seeds, max_rows=max_rows)
-
-
 def _terms(expression: Expression) -> tuple[Expression, ...]:
     return expression.terms if isinstance(expression, Sum) else (expression,)
 

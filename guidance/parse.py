@@ -16,7 +16,6 @@ from fewstep.guidance.kinds import Kinds
 
 if TYPE_CHECKING:
     from fewstep.guidance.expression import Expression, Modifier
-    from fewstep.types import Guidance
 
 SOURCES: "Kinds[Expression]" = Kinds({
     "cfg": "sources.contrast.CFG", "icg": "sources.independent.ICG",
@@ -43,38 +42,6 @@ MAX_TEXT = 4000
 _TOKENS = re.compile(r"\s*([()|+]|[^()|+]+)")
 Models = Mapping[str, Callable[[], Any]]
 NO_MODELS: Models = {}
-MEMBERS = ("wrap", "breakpoints", "check")  # of guidance, see fewstep.types
-
-
-def as_guidance(guidance: "Guidance | str | None") -> "Guidance | None":
-    """Guidance as Python code is given it: as it is, or in its written form.
-
-    Raises:
-        TypeError: for what is no guidance, with where it belongs.
-        ValueError: for a text that cannot be read, or that needs a model.
-    """
-    if guidance is None:
-        return None
-    if isinstance(guidance, str):
-        return parse_guidance(guidance)
-    from fewstep.guidance.expression import Modifier, not_addable
-
-    whole = not isinstance(guidance, type) and not isinstance(guidance, Modifier)
-    if whole and all(callable(getattr(guidance, name, None)) for name in MEMBERS):
-        return guidance
-    raise TypeError(not_addable(guidance))
-
-
-def written(text: str) -> "Expression":
-    """Guidance from its written form, where there must be some.
-
-    Raises:
-        ValueError: for a text that cannot be read, and for ``"none"``.
-    """
-    found = parse_guidance(text)
-    if found is None:
-        raise ValueError(f"guidance {text!r} guides nothing: write cfg:3, or leave the call out")
-    return found
 
 
 def parse_guidance(text: str | None, models: Models | None = None) -> "Expression | None":

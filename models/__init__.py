@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from fewstep.models.adapters import CallableDenoiser as CallableDenoiser
     from fewstep.models.adapters import DiffusersDenoiser as DiffusersDenoiser
     from fewstep.models.adapters import EDMDenoiser as EDMDenoiser
-    from fewstep.models.adapters import to_data as to_data
     from fewstep.models.bundled import bundled_classifier as bundled_classifier
     from fewstep.models.bundled import bundled_denoiser as bundled_denoiser
     from fewstep.models.bundled import bundled_minority_classifier as bundled_minority_classifier
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from fewstep.models.minority import ordinal_classes as ordinal_classes
     from fewstep.models.ode import level_at as level_at
     from fewstep.models.ode import reference_solution as reference_solution
+    from fewstep.models.prediction import to_data as to_data
     from fewstep.models.rarity import EDMClassifier as EDMClassifier
 else:
     __getattr__, __dir__, __all__ = door(__name__)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fewstep.noise import SPREAD, keyed_noise
 from fewstep.types import Denoiser, Level
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -26,14 +27,9 @@ def squared_error(a: Tensor, b: Tensor) -> Tensor:
 
 def _keyed_noise(start: int, stop: int, like: Tensor, seed: int, draw: int) -> Tensor:
     """Noise of the rows ``start`` to ``stop``; each depends on its number, seed and draw alone."""
-    generator = torch.Generator()
-    rows = []
-    for row in range(start, stop):
-        # The multipliers are odd, so that no two of the three are mistaken for each other.
-        key = row + seed * 0x9E3779B97F4A7C15 + draw * 0xD1B54A32D192ED03
-        generator.manual_seed(key % 2**63)
-        rows.append(torch.randn(like.shape[1:], generator=generator))
-    return torch.stack(rows).to(like)
+    # The multipliers are odd, so that no two of the three are mistaken for each other.
+    own = seed * SPREAD + draw * 0xD1B54A32D192ED03
+    return keyed_noise((row + own for row in range(start, stop)), like.shape[1:]).to(like)
 
 
 @torch.no_grad()

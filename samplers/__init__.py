@@ -4,9 +4,8 @@ Read core/plan.py (what a table is), then core/execute.py (what runs it), then s
 shortest function that makes one); adapter/base.py and sampling/loop.py use them. The rooms, in the
 order in which they build on each other:
 
-- core: the table (a plan), its program of passes over memory, and the executor.
+- core: the table (a plan), its file, its program of passes over memory, and the executor.
 - solvers: from a grid to the table of each method; registry.py has their names.
-- files: plans on disk, every entry checked when it is read.
 - gaussian: starts in closed form, where a Gaussian stands in for the model.
 - adapter: the scheduler classes for diffusers, which are in :mod:`fewstep` itself.
 - sampling: :func:`sample`, the loop without diffusers.
@@ -24,23 +23,21 @@ from fewstep.late import door
 from fewstep.samplers.solvers import registry as _registry  # noqa: F401  (fills SAMPLERS)
 
 if TYPE_CHECKING:
+    from fewstep.noise import seeded_noise as seeded_noise
+    from fewstep.samplers.adapter.files import save_tuned as save_tuned
     from fewstep.samplers.adapter.process_config import scheduler_config as scheduler_config
-    from fewstep.samplers.core.batched import BatchedPlan as BatchedPlan
-    from fewstep.samplers.core.convert import Prediction as Prediction
     from fewstep.samplers.core.execute import Executor as Executor
-    from fewstep.samplers.core.plan import Evaluation as Evaluation
-    from fewstep.samplers.core.plan import Op as Op
+    from fewstep.samplers.core.ops import Evaluation as Evaluation
+    from fewstep.samplers.core.ops import Op as Op
+    from fewstep.samplers.core.ops import history_entries as history_entries
     from fewstep.samplers.core.plan import Plan as Plan
-    from fewstep.samplers.core.plan import history_entries as history_entries
+    from fewstep.samplers.core.plan import load_plan as load_plan
+    from fewstep.samplers.core.plan import load_plans as load_plans
     from fewstep.samplers.core.run import levels as levels
-    from fewstep.samplers.core.run import seeded_noise as seeded_noise
     from fewstep.samplers.core.run import start_scale as start_scale
-    from fewstep.samplers.files.tuned_files import load_plan as load_plan
-    from fewstep.samplers.files.tuned_files import load_plans as load_plans
-    from fewstep.samplers.files.tuned_files import load_start as load_start
-    from fewstep.samplers.files.tuned_files import save_tuned as save_tuned
     from fewstep.samplers.gaussian.class_gaussians import ClassGaussians as ClassGaussians
     from fewstep.samplers.gaussian.class_gaussians import load_gaussian as load_gaussian
+    from fewstep.samplers.gaussian.class_gaussians import load_start as load_start
     from fewstep.samplers.gaussian.class_gaussians import save_gaussian as save_gaussian
     from fewstep.samplers.gaussian.fit import fit_channels as fit_channels
     from fewstep.samplers.gaussian.fit import fit_classes as fit_classes
@@ -55,6 +52,7 @@ if TYPE_CHECKING:
     from fewstep.samplers.gaussian.warm import WarmTeleport as WarmTeleport
     from fewstep.samplers.gaussian.warm import start_hooks as start_hooks
     from fewstep.samplers.gaussian.warm import warm_plan as warm_plan
+    from fewstep.samplers.sampling.batched import BatchedPlan as BatchedPlan
     from fewstep.samplers.sampling.diverged import NotFiniteWarning as NotFiniteWarning
     from fewstep.samplers.sampling.loop import sample as sample
     from fewstep.samplers.solvers.registry import DEFAULT_SPECS as DEFAULT_SPECS

@@ -18,9 +18,9 @@ from fewstep.eval.common.class_names import class_names
 from fewstep.eval.common.phases import PHASES
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.metrics.exact import exact_scores
+from fewstep.eval.metrics.judge import fd_floor
 from fewstep.eval.metrics.scores import SetScores
 from fewstep.eval.metrics.spread import FEWEST, replicates, rounded
-from fewstep.eval.networks.features import fd_floor
 from fewstep.eval.problems.prompts import read_prompts
 from fewstep.eval.reports.results import Results, Row
 from fewstep.models.data import to_signed

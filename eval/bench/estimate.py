@@ -13,7 +13,7 @@ from fewstep.eval.common.amounts import bytes_text, seconds_text
 from fewstep.eval.common.clock import peak_memory
 from fewstep.eval.common.processes import Processes
 from fewstep.eval.common.text import print_line
-from fewstep.eval.networks.features import features_of
+from fewstep.eval.metrics.judge import features_of
 from fewstep.eval.problems.guides import Meter
 from fewstep.models.ode import level_at
 from fewstep.progress import Progress

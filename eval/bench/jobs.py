@@ -1,7 +1,6 @@
 """What a benchmark runs: one job for each sampler and number of calls."""
 
 import itertools
-import json
 import os
 import re
 import warnings
@@ -16,15 +15,17 @@ from torch import Tensor
 from fewstep.eval.common.cache import digest
 from fewstep.eval.common.source_code import our_code
 from fewstep.eval.problems import Problem
+from fewstep.eval.problems.guided_plans import guided_plan, plan_digest
 from fewstep.eval.problems.guides import Meter
+from fewstep.eval.problems.tuned_plans import warn_other_model
 from fewstep.guidance import Expression
 from fewstep.models.ode import reference_solution
 from fewstep.samplers import SAMPLERS, Plan, build_plan, parse_spec, sample
-from fewstep.samplers.files.tuned_files import load_plans, load_start, names_file, warn_other_model
-from fewstep.samplers.gaussian.class_gaussians import TENSORS, ClassGaussians
+from fewstep.samplers.core.plan import load_plans
+from fewstep.samplers.gaussian.class_gaussians import TENSORS, ClassGaussians, load_start
 from fewstep.samplers.gaussian.gaussian import GaussianFit
 from fewstep.samplers.gaussian.warm import start_hooks
-from fewstep.samplers.sampling.loop import facts
+from fewstep.samplers.solvers.registry import names_file
 from fewstep.schedules import NoiseProcess, discrete_vp
 
 DOPRI5_TOLERANCE = 1e-3
@@ -146,33 +147,6 @@ def _plans_of(path: str, nfe: Sequence[int] | None) -> list[Plan]:
             f"{path} makes {own} calls, and nfe asks for {asked}: leave nfe out, or add {own}"
         )
     return found
-
-
-def guided_plan(
-    sampler: str | Plan, process: NoiseProcess, nfe: int | None, guidance: Expression | None
-) -> Plan:
-    """The plan that :func:`fewstep.sample` would make under guidance.
-
-    Raises:
-        ValueError: if the two do not fit.
-    """
-    if guidance is None:
-        return build_plan(sampler, process, nfe)
-    plan = build_plan(sampler, process, nfe, guidance.breakpoints())
-    guidance.check(facts(plan, plan.history))
-    return plan
-
-
-def plan_digest(plan: Plan) -> str:
-    """SHA-256 of the numbers of a plan, whatever it is called."""
-    table = plan.table()
-    numbers = {key: table[key] for key in ("evaluations", "end", "process")}
-    return digest([json.dumps(numbers, sort_keys=True)])
-
-
-def process_digest(process: NoiseProcess) -> str:
-    """SHA-256 of a noise process."""
-    return digest([json.dumps(process.identity(), sort_keys=True)])
 
 
 def warn_of_strangers(specs: Iterable[str], problem: Problem, guidance: Iterable[str]) -> None:

@@ -24,7 +24,6 @@ from fewstep.eval.bench.jobs import (
     DEFAULT_CALLS,
     make_jobs,
     make_peer_jobs,
-    process_digest,
     split_specs,
     warn_of_strangers,
 )
@@ -41,8 +40,10 @@ from fewstep.eval.generate.units import arithmetic
 from fewstep.eval.metrics.choices import EXACT
 from fewstep.eval.metrics.references import load_reference
 from fewstep.eval.metrics.scores import needs_features
-from fewstep.eval.networks.extractors import FashionExtractor, load_extractor
+from fewstep.eval.networks.extractors import FashionExtractor
+from fewstep.eval.networks.families import load_extractor
 from fewstep.eval.problems import Problem, load_problem
+from fewstep.eval.problems.guided_plans import process_digest
 from fewstep.eval.problems.guides import read_guidance, split_guidance
 from fewstep.eval.reports.results import Results
 from fewstep.progress import count

@@ -18,14 +18,15 @@ from fewstep.eval.bench.jobs import Batch, Job
 from fewstep.eval.bench.setup import Bench
 from fewstep.eval.common.cache import digest
 from fewstep.eval.common.clock import Clock, peak_memory
+from fewstep.eval.common.image_sets import quantised
 from fewstep.eval.common.phases import PHASES
 from fewstep.eval.common.source_code import function_text
-from fewstep.eval.generate.units import quantised, sampling_code
+from fewstep.eval.generate.units import sampling_code
 from fewstep.eval.metrics.choices import EXACT
+from fewstep.eval.metrics.judge import features_of
 from fewstep.eval.metrics.references import Reference
 from fewstep.eval.metrics.scores import SetScores
 from fewstep.eval.networks.extractors import Extractor, FashionExtractor
-from fewstep.eval.networks.features import features_of
 from fewstep.eval.problems import Problem
 from fewstep.eval.problems.fine_solution import fine_reference, reference_calls
 from fewstep.eval.problems.guides import Meter, WrittenGuidance

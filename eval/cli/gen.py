@@ -86,7 +86,8 @@ def gen(
 
 def _sampler(text: str, nfe: int | None) -> dict[str, Any]:
     """The sampler and its calls, of a saved plan whole."""
-    from fewstep.samplers.files.tuned_files import load_plan, names_file
+    from fewstep.samplers.core.plan import load_plan
+    from fewstep.samplers.solvers.registry import names_file
 
     if not names_file(text):
         if nfe is None:
@@ -138,9 +139,9 @@ def _report(out: Path, done: "list[Summary]", quiet: bool, progress: Progress) -
         ValueError: if a unit is not there.
     """
     from fewstep.eval.commands.next_steps import after_gen
-    from fewstep.eval.generate.contact_sheet import write_contact_sheet
     from fewstep.eval.generate.generation import Summary
     from fewstep.eval.generate.verification import verify
+    from fewstep.eval.images.contact_sheet import write_contact_sheet
 
     found = verify(out)
     sheet = None if found.missing else write_contact_sheet(out)

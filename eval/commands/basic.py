@@ -8,7 +8,6 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from fewstep.eval.bench.jobs import guided_plan
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.sweeps import Sweep
 from fewstep.eval.commands.next_steps import command, next_line
@@ -17,7 +16,9 @@ from fewstep.eval.common.limits import MAX_PICTURE, check_seed
 from fewstep.eval.common.processes import launched, resolve_device
 from fewstep.eval.common.text import print_line, print_table
 from fewstep.eval.problems import load_problem
+from fewstep.eval.problems.guided_plans import guided_plan
 from fewstep.eval.problems.guides import Meter, read_guidance
+from fewstep.eval.problems.tuned_plans import warn_other_model
 from fewstep.eval.reports.results import (
     PEER_PREFIX,
     Results,
@@ -29,9 +30,10 @@ from fewstep.eval.reports.titles import metric_title
 from fewstep.models import data
 from fewstep.progress import Progress
 from fewstep.samplers import sample as draw_samples
-from fewstep.samplers.files.tuned_files import load_start, names_file, warn_other_model
+from fewstep.samplers.gaussian.class_gaussians import load_start
 from fewstep.samplers.gaussian.warm import start_hooks
 from fewstep.samplers.sampling.diverged import refused
+from fewstep.samplers.solvers.registry import names_file
 from fewstep.schedules.limits import at_most
 
 DEFAULT_CALLS = 10  # of a spec in `fewstep sample`

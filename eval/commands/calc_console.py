@@ -8,7 +8,8 @@ from fewstep.eval.common.processes import resolve_device
 from fewstep.eval.common.text import print_line
 from fewstep.eval.images.files import OnError
 from fewstep.eval.images.make_reference import check_batch
-from fewstep.eval.networks.extractors import Extractor, load_extractor
+from fewstep.eval.networks.extractors import Extractor
+from fewstep.eval.networks.families import load_extractor
 
 
 @dataclass(frozen=True)

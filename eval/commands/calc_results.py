@@ -14,15 +14,16 @@ import fewstep
 from fewstep.eval.common.amounts import short_mean
 from fewstep.eval.common.differences import differing
 from fewstep.eval.common.durable import write_durably
-from fewstep.eval.generate.contact_sheet import first_samples
 from fewstep.eval.generate.seeds import read_seeds, seeds_text
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import Verification, verify
 from fewstep.eval.images.calculate import SetScore, column_title
+from fewstep.eval.images.contact_sheet import first_samples
+from fewstep.eval.metrics.names import comparison_note, metric_key
 from fewstep.eval.metrics.references import Reference
 from fewstep.eval.metrics.repeats import Summary
 from fewstep.eval.metrics.spread import rounded
-from fewstep.eval.networks.extractors import Extractor, comparison_note, metric_key
+from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.reports.results import Results, Row, metric_entry
 from fewstep.eval.reports.titles import few_samples
 from fewstep.models.data import to_signed

@@ -14,11 +14,11 @@ from fewstep.eval.common.paths import check_folder_name
 from fewstep.eval.common.processes import resolve_device
 from fewstep.eval.common.text import print_line as say
 from fewstep.eval.generate import collected
-from fewstep.eval.generate.recheck import recheck
 from fewstep.eval.generate.recipe import Recipe
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.images.make_reference import make_reference
+from fewstep.eval.images.recheck import recheck
 from fewstep.eval.images.sources import check_there, open_images
 from fewstep.eval.metrics.references import save_reference
 from fewstep.eval.metrics.statistics_files import (

@@ -12,11 +12,12 @@ from fewstep.eval.commands.entries import PROCESSES
 from fewstep.eval.commands.next_steps import command, next_line
 from fewstep.eval.common.folders import all_or_nothing, check_writable
 from fewstep.eval.common.text import print_table
-from fewstep.eval.problems import PROBLEMS, load_problem
+from fewstep.eval.problems import PROBLEMS
+from fewstep.eval.problems.tuned_plans import warn_other_model
 from fewstep.eval.reports.plan_numbers import nodes, step_weights
 from fewstep.samplers import Plan, build_plan
-from fewstep.samplers.files.tuned_files import load_plan, names_file, warn_other_model
-from fewstep.samplers.solvers.registry import check_process
+from fewstep.samplers.core.plan import load_plan
+from fewstep.samplers.solvers.registry import check_process, names_file
 from fewstep.schedules import NoiseProcess
 
 DEFAULT_CALLS, DEFAULT_PROCESS = 10, "vp-linear"  # of a spec
@@ -81,7 +82,11 @@ def show_plan(
 def _plan(spec: str, nfe: int | None, process: str | None, problem: str | None) -> Plan:
     if problem in PROBLEMS and not names_file(spec):  # whose process needs no network
         return build_plan(spec, PROBLEMS[problem].process(), DEFAULT_CALLS if nfe is None else nfe)
-    known = None if problem is None else load_problem(problem)
+    known = None
+    if problem is not None:
+        from fewstep.eval.problems import load_problem  # it imports torch
+
+        known = load_problem(problem)
     told = known.process if known is not None else _process(process or DEFAULT_PROCESS)
     if not names_file(spec):
         return build_plan(spec, told, DEFAULT_CALLS if nfe is None else nfe)

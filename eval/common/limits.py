@@ -32,3 +32,7 @@ def check_repeats(repeats: int) -> None:
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
     at_most("repeats", repeats, MAX_REPEATS)
+
+
+# Of a feature, rounded to an integer; why, says fewstep.eval.metrics.moments.
+LARGEST_FEATURE = 2**23

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.eval.common.image_sets import COLOURS, GREY
 from fewstep.eval.generate.seeds import read_seeds
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import complete
-from fewstep.eval.images.sets import COLOURS, GREY
 from fewstep.eval.metrics.moments import ExactMoments
 from fewstep.eval.networks.extractors import Extractor
 from fewstep.writing import whole_file, writing

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from fewstep.eval.common.amounts import bytes_text, seconds_text
 from fewstep.eval.common.clock import peak_memory
+from fewstep.eval.common.image_sets import quantised
 from fewstep.eval.generate.generation import CHECKPOINT_UNITS
 from fewstep.eval.generate.shards import CONFIG, ShardFolder
-from fewstep.eval.generate.units import Generation, quantised
+from fewstep.eval.generate.units import Generation
 from fewstep.eval.problems.guides import Meter
 from fewstep.models.ode import level_at
 from fewstep.schedules.breaks import within

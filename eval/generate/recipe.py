@@ -9,10 +9,10 @@ from fewstep.eval.common.processes import resolve_device
 from fewstep.eval.generate.seeds import read_seeds, seeds_text
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.units import Classes, Generation, Keep
-from fewstep.eval.networks.extractors import load_extractor
+from fewstep.eval.networks.families import load_extractor
 from fewstep.eval.problems import Problem, ProblemDtype, load_problem
 from fewstep.samplers import Plan
-from fewstep.samplers.files.tuned_files import names_file
+from fewstep.samplers.solvers.registry import names_file
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from torch import Tensor
 
 import fewstep
 from fewstep.checks import Checked, named
-from fewstep.eval.bench.jobs import guided_plan, plan_digest, process_digest
 from fewstep.eval.common.cache import digest
 from fewstep.eval.common.clock import Clock
+from fewstep.eval.common.image_sets import quantised
 from fewstep.eval.common.keys import stable
 from fewstep.eval.common.limits import MAX_BATCH
 from fewstep.eval.common.source_code import code_digest, function_text, our_code
@@ -31,13 +31,14 @@ from fewstep.eval.generate.seeds import check_seeds, seeds_text
 from fewstep.eval.networks.extractors import Extractor
 from fewstep.eval.networks.micro_batches import strict_float32
 from fewstep.eval.problems import Problem
+from fewstep.eval.problems.guided_plans import guided_plan, plan_digest, process_digest
 from fewstep.eval.problems.guides import Meter, WrittenGuidance, read_guidance
+from fewstep.eval.problems.tuned_plans import warn_other_model
 from fewstep.guidance import Expression
 from fewstep.guidance.context import Draws
 from fewstep.models.ode import reference_solution
 from fewstep.samplers import Plan, sample
 from fewstep.samplers.core.execute import Executor
-from fewstep.samplers.files.tuned_files import warn_other_model
 from fewstep.samplers.sampling.diverged import refused
 from fewstep.schedules.limits import at_most
 
@@ -263,20 +264,6 @@ def sampling_code(problem: Problem, guidance: Iterable[Expression | None]) -> st
 def pixel_hash(images: Tensor, labels: Tensor | None) -> str:
     """SHA-256 of a unit's uint8 images and its labels."""
     return digest([images, torch.empty(0, dtype=torch.int64) if labels is None else labels])
-
-
-def quantised(x: Tensor) -> Tensor:
-    """uint8 of samples in [-1, 1], as EDM rounds: clip(127.5 x + 128) and floor.
-
-    Raises:
-        ValueError: if a value is not finite, which would become some grey.
-    """
-    if not bool(x.isfinite().all()):
-        bad = int((~x.flatten(1).isfinite().all(1)).nonzero()[0])
-        raise ValueError(
-            f"sample {bad} of the unit is not finite; use more calls, or another sampler"
-        )
-    return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def _processor() -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.eval.images.sets import COLOURS, DAMAGE, GREY, PART, ImageSet, check_count
+from fewstep.eval.common.image_sets import COLOURS, DAMAGE, GREY, PART, ImageSet, check_count
 
 KEYS = ("arr_0", "images")
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.eval.common.image_sets import DAMAGE, PART, ImageSet, check_count
 from fewstep.eval.images.names import USUAL, image_names
 from fewstep.eval.images.pixels import Look, UnusableError, look, nothing_filled_in, pixels
-from fewstep.eval.images.sets import DAMAGE, PART, ImageSet, check_count
 
 MOST_BITS_IN_16 = 14  # of detectors and cameras whose values are kept in 16-bit files
 OnError = Literal["raise", "skip"]

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fewstep.eval.common.image_sets import ImageSet, SetHash
 from fewstep.eval.common.limits import MAX_BATCH, check_seed
-from fewstep.eval.images.sets import ImageSet, SetHash
 from fewstep.eval.metrics.moments import ExactMoments
 from fewstep.eval.metrics.references import FEATURES, Reference, subset
 from fewstep.eval.metrics.statistics_files import FeatureStatistics

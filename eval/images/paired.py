@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from fewstep.eval.common.image_sets import ImageSet
 from fewstep.eval.generate.seeds import read_seeds, seeds_text
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.images.make_reference import BATCH
-from fewstep.eval.images.sets import ImageSet
 from fewstep.eval.images.sources import is_generated
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.eval.common.image_sets import COLOURS, GREY
 from fewstep.eval.images import formats, tiff
-from fewstep.eval.images.sets import COLOURS, GREY
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile

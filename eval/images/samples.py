@@ -6,13 +6,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fewstep.eval.common.image_sets import ImageSet, SetHash, check_count
 from fewstep.eval.generate.collected import statistics, unit_features
 from fewstep.eval.generate.seeds import read_seeds
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.images.files import OnError
 from fewstep.eval.images.make_reference import featured
-from fewstep.eval.images.sets import ImageSet, SetHash, check_count
 from fewstep.eval.images.sources import BUNDLED, is_generated, open_images
 from fewstep.eval.metrics.moments import ExactMoments
 from fewstep.eval.networks.extractors import Extractor

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fewstep.eval.common.image_sets import ImageSet, check_count
 from fewstep.eval.generate.collected import unit_tensors
 from fewstep.eval.generate.seeds import read_seeds
 from fewstep.eval.generate.shards import CONFIG, ShardFolder
 from fewstep.eval.images.arrays import array_images
 from fewstep.eval.images.files import OnError, file_images
-from fewstep.eval.images.sets import ImageSet, check_count
 from fewstep.models.data import load_fashion
 
 BUNDLED = "fashion"

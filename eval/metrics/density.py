@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fewstep.eval.common.cache import cached, digest
 from fewstep.eval.common.source_code import code_digest, function_text
+from fewstep.eval.metrics.judge import Judge, features_of
 from fewstep.eval.metrics.moments import Moments
 from fewstep.eval.metrics.neighbours import (
     AVERAGE_K,
@@ -24,7 +25,6 @@ from fewstep.eval.metrics.neighbours import (
     reachability,
     smallest_ball,
 )
-from fewstep.eval.networks.features import Judge, features_of
 from fewstep.finite import finite
 from fewstep.models.bundled import weights_sha256
 from fewstep.models.data import load_fashion, to_signed

@@ -15,12 +15,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from fewstep.eval.common.limits import LARGEST_FEATURE
 from fewstep.eval.metrics.frechet import Array, as_features
 
-# Products of this many rows at a time: of integers up to LARGEST they sum to 2^53 at most, up to
-# which float64, and so its matrix product, is exact in any order.
+# Products of this many rows at a time: of integers up to LARGEST_FEATURE they sum to 2^53 at most,
+# up to which float64, and so its matrix product, is exact in any order.
 ROWS = 128
-LARGEST = 2**23
 # Columns of the products at a time, up to the diagonal: half the work, and small temporaries.
 SLAB = 256
 # int64 ends at 2^63; below it, room for the rounding of the mean in ExactMoments._centred.
@@ -171,7 +171,8 @@ class ExactMoments(_Totals):
         super().__init__(dim)
         if not 0 < bound < math.inf:
             raise ValueError(f"bound must be above 0 and finite, got {bound}")
-        if not 0 < scale < math.inf or math.frexp(scale)[0] != 0.5 or scale * bound > LARGEST:
+        is_power = 0 < scale < math.inf and math.frexp(scale)[0] == 0.5
+        if not is_power or scale * bound > LARGEST_FEATURE:
             raise ValueError(
                 f"scale must be a power of two with scale * bound <= 2**23, got scale={scale} and "
                 f"bound={bound}; for this bound use scale={_largest_scale(bound)}"
@@ -245,4 +246,4 @@ class ExactMoments(_Totals):
 
 
 def _largest_scale(bound: float) -> float:
-    return 2.0 ** math.floor(math.log2(LARGEST / bound))
+    return 2.0 ** math.floor(math.log2(LARGEST_FEATURE / bound))

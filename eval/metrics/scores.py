@@ -15,10 +15,11 @@ from fewstep.eval.metrics import kid, manifold
 from fewstep.eval.metrics.choices import KEPT, METRIC_CHOICES
 from fewstep.eval.metrics.extrapolation import fd_infinity, smallest_count
 from fewstep.eval.metrics.moments import ExactMoments
+from fewstep.eval.metrics.names import metric_key
 from fewstep.eval.metrics.references import Reference, check_features, subset
 from fewstep.eval.metrics.sliced import sliced_wasserstein
 from fewstep.eval.metrics.spread import FEWEST, replicates
-from fewstep.eval.networks.extractors import Extractor, metric_key
+from fewstep.eval.networks.extractors import Extractor
 
 NEED_REAL = ("kid", "prdc", "sw2")  # features of real samples
 

@@ -5,21 +5,13 @@ the published Inception network with 50,000 samples gives an FID; :func:`metric_
 families are in :mod:`fewstep.eval.networks.families`.
 """
 
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fewstep.eval.common.cache import digest
-from fewstep.eval.metrics.choices import (
-    FID_SAMPLES,
-    NOT_COMPARABLE,
-    family_text,
-    sample_count,
-)
-from fewstep.eval.metrics.moments import LARGEST
-from fewstep.eval.networks.families import EXTRACTORS
+from fewstep.eval.common.limits import LARGEST_FEATURE
 from fewstep.eval.networks.micro_batches import (
     check_images,
     in_micro_batches,
@@ -40,7 +32,7 @@ class Extractor(Protocol):
         comparable: whether it is the network and input of a published FID.
         bound: no feature is meant to exceed it in size.
         scale: a power of two; exact sums take features rounded to multiples of 1 / scale.
-            bound * scale <= ``moments.LARGEST``.
+            bound * scale <= ``fewstep.eval.common.limits.LARGEST_FEATURE``.
     """
 
     name: str
@@ -69,7 +61,7 @@ class FashionExtractor:
     dim = 64
     comparable = False
     bound = 16.0  # of real images the largest is 4.4
-    scale = LARGEST / bound
+    scale = LARGEST_FEATURE / bound
     micro_batch = 64
 
     def __init__(self, device: str = "cpu") -> None:
@@ -132,47 +124,3 @@ class PixelExtractor:
         if images.shape[1:] != self._shape:
             raise ValueError(f"{self.name} cannot take images of shape {tuple(images.shape)}")
         return to_signed(images.to(self._device)).flatten(1)
-
-
-def load_extractor(name: str, device: str = "cpu", weights: Path | None = None) -> Extractor:
-    """The extractor of a name, ready to use: whatever it needs is found here or not at all.
-
-    Args:
-        name: ``inception`` (that is ``inception:edm``), ``inception:pytorch-fid``,
-            ``inception:clean``, ``fd-cnn:fashion`` or ``pixels:CxHxW``.
-        device: where it works.
-        weights: a file to use, for ``inception``; searched for if None.
-
-    Raises:
-        ValueError: for an unknown name.
-        ExtractorUnavailableError: if its package or its weights cannot be had (exit status 3).
-    """
-    family, _, variant = name.partition(":")
-    if family not in EXTRACTORS:
-        raise ValueError(f"unknown extractor {name!r}; known families: {', '.join(EXTRACTORS)}")
-    return EXTRACTORS[family](variant, device, weights)
-
-
-def metric_name(extractor: Extractor, n: int) -> str:
-    """The Frechet distance's name with its sample count: ``FID-50k``, ``FD-fashion-512``.
-
-    Args:
-        extractor: what the features are of.
-        n: how many generated samples, >= 2.
-    """
-    if extractor.comparable:
-        return f"FID-{sample_count(n)}"
-    return f"FD-{family_text(extractor.name)}-{sample_count(n)}"
-
-
-def metric_key(extractor: Extractor) -> str:
-    """The Frechet distance's key among results: ``fid``, ``fd_fashion``, else ``fd``."""
-    if extractor.comparable:
-        return "fid"
-    family, _, variant = extractor.name.partition(":")
-    return f"fd_{variant}" if family == "fd-cnn" else "fd"
-
-
-def comparison_note(extractor: Extractor, n: int) -> str:
-    """:data:`NOT_COMPARABLE`, or nothing for an FID of exactly 50,000 samples."""
-    return "" if extractor.comparable and n == FID_SAMPLES else NOT_COMPARABLE

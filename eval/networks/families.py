@@ -59,3 +59,22 @@ EXTRACTORS: "dict[str, Callable[[str, str, Path | None], Extractor]]" = {
     "fd-cnn": _fd_cnn,
     "pixels": _pixels,
 }
+
+
+def load_extractor(name: str, device: str = "cpu", weights: Path | None = None) -> "Extractor":
+    """The extractor of a name, ready to use: whatever it needs is found here or not at all.
+
+    Args:
+        name: ``inception`` (that is ``inception:edm``), ``inception:pytorch-fid``,
+            ``inception:clean``, ``fd-cnn:fashion`` or ``pixels:CxHxW``.
+        device: where it works.
+        weights: a file to use, for ``inception``; searched for if None.
+
+    Raises:
+        ValueError: for an unknown name.
+        ExtractorUnavailableError: if its package or its weights cannot be had (exit status 3).
+    """
+    family, _, variant = name.partition(":")
+    if family not in EXTRACTORS:
+        raise ValueError(f"unknown extractor {name!r}; known families: {', '.join(EXTRACTORS)}")
+    return EXTRACTORS[family](variant, device, weights)

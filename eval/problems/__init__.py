@@ -6,13 +6,16 @@ Read problem.py (a denoiser, and the solution that samplers are measured against
 
 from typing import TYPE_CHECKING
 
-from fewstep.eval.problems.registry import FORMS, PROBLEMS, ProblemDtype, load_problem
+from fewstep.eval.problems.registry import FORMS, PROBLEMS, ProblemDtype
 from fewstep.late import late
 
 if TYPE_CHECKING:
+    from fewstep.eval.problems.loading import load_problem
     from fewstep.eval.problems.problem import Problem, rmse
 
 __all__ = ["FORMS", "PROBLEMS", "Problem", "ProblemDtype", "load_problem", "rmse"]
 
-_HOMES = dict.fromkeys(("Problem", "rmse"), "fewstep.eval.problems.problem")
+_HOMES = dict.fromkeys(("Problem", "rmse"), "fewstep.eval.problems.problem") | {
+    "load_problem": "fewstep.eval.problems.loading"
+}
 __getattr__, __dir__ = late(__name__, _HOMES)

@@ -1,4 +1,4 @@
-"""Problems that are not bundled: pipelines of diffusers, and whatever Python code makes."""
+"""How a problem is loaded by name: bundled, a pipeline of diffusers, or what Python code makes."""
 
 import inspect
 import re
@@ -11,8 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from fewstep.checks import fits
-from fewstep.eval.problems import FORMS, PROBLEMS, Problem, ProblemDtype
+from fewstep.checks import fits, named
 from fewstep.eval.problems.fingerprints import (
     WEIGHTS,
     fingerprint_of,
@@ -21,13 +20,51 @@ from fewstep.eval.problems.fingerprints import (
     written,
 )
 from fewstep.eval.problems.pipelines import pipeline_problem
+from fewstep.eval.problems.problem import Problem
+from fewstep.eval.problems.registry import FORMS, PROBLEMS, ProblemDtype
 from fewstep.eval.problems.user_code import imported, told_of
+from fewstep.samplers.sampling import given
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(ProblemDtype)}
 # Attributes of the denoisers of fewstep.models that change what they return.
 SETTINGS = ("prediction_type", "time_scale", "passes", "uncond", "null_class")
 RETURNS = "a Problem, or a denoiser with .process and .shape"
+
+
+def load_problem(
+    name: str,
+    device: str = "cpu",
+    *,
+    prompts: Path | None = None,
+    dtype: str = "float32",
+) -> Problem:
+    """A problem, its denoiser on ``device``.
+
+    Prompts act as classes: of K, label i is prompt i, and the null class is the empty prompt, so
+    guidance and the choice of labels work as for classes.
+
+    Args:
+        name: a key of ``PROBLEMS``; a diffusers pipeline, as a folder or as a hub id "org/name";
+            ``module:attribute`` or ``path/file.py:attribute``, which is a problem, or a function
+            that returns one and takes nothing, or a ``device``.
+        device: a torch device.
+        prompts: a text file, one a line, for text-to-image pipelines.
+        dtype: of a pipeline's network, ``float32``, ``float16`` or ``bfloat16``; sampling stays in
+            float32.
+
+    Raises:
+        ValueError: for an unknown name, or one that cannot be loaded, in one line.
+        FileNotFoundError: if the bundled weights are missing, or the prompts.
+    """
+    if not isinstance(name, str | Path):
+        raise TypeError(f"name must be that of a problem, as 'fashion', got {named(name)}")
+    name = str(name)
+    given.check_place(device, None)
+    if name not in PROBLEMS:
+        return load_other(name, device, prompts, dtype)
+    refuse_settings(name, prompts, dtype)
+    return PROBLEMS[name](name, device)
 
 
 def load_other(name: str, device: str, prompts: Path | None, dtype: str) -> Problem:

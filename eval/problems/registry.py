@@ -1,4 +1,4 @@
-"""The bundled benchmark problems, and how a problem is loaded by name.
+"""The bundled benchmark problems by name.
 
 torch is imported when one is loaded; their names and what they are need nothing.
 """
@@ -8,12 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fewstep.checks import named
 from fewstep.schedules import VE, Flow, NoiseProcess, discrete_vp
 
 if TYPE_CHECKING:
@@ -131,44 +129,3 @@ PROBLEMS: dict[str, Bundled] = {
     "fashion": Bundled(f"{_NETWORK}; {_LINEAR}", _linear_vp, _fashion),
     "fashion-edm": Bundled(f"{_NETWORK}; EDM's levels", lambda: VE(0.002, 80.0), _fashion),
 }  # fmt: skip
-
-
-def load_problem(
-    name: str,
-    device: str = "cpu",
-    *,
-    prompts: Path | None = None,
-    dtype: str = "float32",
-) -> "Problem":
-    """A problem, its denoiser on ``device``.
-
-    Prompts act as classes: of K, label i is prompt i, and the null class is the empty prompt, so
-    guidance and the choice of labels work as for classes.
-
-    Args:
-        name: a key of ``PROBLEMS``; a diffusers pipeline, as a folder or as a hub id "org/name";
-            ``module:attribute`` or ``path/file.py:attribute``, which is a problem, or a function
-            that returns one and takes nothing, or a ``device``.
-        device: a torch device.
-        prompts: a text file, one a line, for text-to-image pipelines.
-        dtype: of a pipeline's network, ``float32``, ``float16`` or ``bfloat16``; sampling stays in
-            float32.
-
-    Raises:
-        ValueError: for an unknown name, or one that cannot be loaded, in one line.
-        FileNotFoundError: if the bundled weights are missing, or the prompts.
-    """
-    if not isinstance(name, str | Path):
-        raise TypeError(f"name must be that of a problem, as 'fashion', got {named(name)}")
-    name = str(name)
-    from fewstep.eval.problems.loading import (  # which make problems themselves
-        load_other,
-        refuse_settings,
-    )
-    from fewstep.samplers.sampling import given
-
-    given.check_place(device, None)
-    if name not in PROBLEMS:
-        return load_other(name, device, prompts, dtype)
-    refuse_settings(name, prompts, dtype)
-    return PROBLEMS[name](name, device)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fewstep.samplers.core.plan import Plan, apply_ops
+from fewstep.samplers.core.ops import apply_ops
+from fewstep.samplers.core.plan import Plan
 from fewstep.schedules.process import Array
 
 

@@ -73,7 +73,7 @@ def as_array(images: Any) -> Pixels:
 
 
 def _quantised(x: Pixels) -> NDArray[np.uint8]:
-    """uint8 as samples are kept (:func:`fewstep.eval.generate.units.quantised`), of finite ones."""
+    """uint8 as samples are kept (see ``image_sets.quantised``), of finite ones."""
     return (x * np.float32(127.5) + np.float32(128)).clip(0, 255).astype(np.uint8)
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fewstep.eval.metrics.density import fashion_judge
 from fewstep.eval.metrics.in_memory import frechet_distance, statistics
+from fewstep.eval.metrics.judge import Judge, real_features
 from fewstep.eval.metrics.neighbours import nearest
-from fewstep.eval.networks.features import Judge, real_features
 from fewstep.models.data import load_fashion, to_signed
 
 NEIGHBOURS = 10

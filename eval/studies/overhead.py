@@ -24,7 +24,7 @@ from torch import Tensor
 from fewstep.eval.common.text import print_table
 from fewstep.samplers import Plan
 from fewstep.samplers.adapter import schedulers
-from fewstep.samplers.core.plan import Op
+from fewstep.samplers.core.ops import Op
 
 STEPS = 20
 SHAPES = {"small": (1, 4, 64, 64), "large": (8, 4, 128, 128)}

@@ -19,8 +19,8 @@ import typer
 from torch import Tensor
 
 from fewstep.eval.metrics.frechet import FrechetReference
-from fewstep.eval.networks.features import Judge as Features
-from fewstep.eval.networks.features import real_features
+from fewstep.eval.metrics.judge import Judge as Features
+from fewstep.eval.metrics.judge import real_features
 from fewstep.eval.tune.families import Task, tune_family
 from fewstep.eval.tune.judge import Error, Judge
 from fewstep.eval.tune.landings import cfg_scale, find_landings, model_samples

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fewstep.eval.bench.jobs import guided_plan
 from fewstep.eval.problems import Problem
+from fewstep.eval.problems.guided_plans import guided_plan
 from fewstep.eval.tune.settings import batch_of
 from fewstep.guidance import Expression
 from fewstep.samplers import Plan, sample

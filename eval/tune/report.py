@@ -14,9 +14,9 @@ from fewstep.eval.common.amounts import seconds_text
 from fewstep.eval.common.folders import all_or_nothing
 from fewstep.eval.reports.html import SMALL, TEMPLATES
 from fewstep.eval.reports.thumbnails import from_thumbnails, strip, to_thumbnails
-from fewstep.eval.reports.tuning_plots import curve_plot, error_grid, error_plot, plans_png
+from fewstep.eval.tune.plots import curve_plot, error_grid, error_plot, plans_png
 from fewstep.eval.tune.tuning import Tuning, calls_text
-from fewstep.samplers.files.tuned_files import save_tuned
+from fewstep.samplers.adapter.files import save_tuned
 from fewstep.writing import write_whole
 
 

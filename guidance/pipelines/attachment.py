@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewstep.guidance.context import Counters
-from fewstep.guidance.expression import Expression, guide
-from fewstep.guidance.parse import written
+from fewstep.guidance.entry import guide, written
+from fewstep.guidance.expression import Expression
 from fewstep.guidance.pipelines.levels import is_ours, looks_back, training_of
 from fewstep.guidance.pipelines.networks import Call, Network, PipelineDenoiser
 from fewstep.guidance.pipelines.run import Run

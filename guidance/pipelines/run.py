@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.guidance.expression import Expression, guide
+from fewstep.guidance.entry import guide
+from fewstep.guidance.expression import Expression
 from fewstep.guidance.pipelines.levels import facts_of, first_position, training_of
 from fewstep.guidance.pipelines.networks import Call, Network, PipelineDenoiser
 from fewstep.guidance.rows import taken

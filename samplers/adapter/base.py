@@ -23,7 +23,6 @@ from fewstep.samplers.adapter.public import PublicTensors, Shown
 from fewstep.samplers.adapter.threshold import DynamicThreshold
 from fewstep.samplers.adapter.training import TrainingNoise, training_levels, training_tables
 from fewstep.samplers.adapter.trajectory import Asked, Planned, Trajectory
-from fewstep.samplers.core.convert import Prediction
 from fewstep.samplers.core.execute import Executor
 from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.core.run import facts
@@ -33,6 +32,7 @@ from fewstep.samplers.solvers.tail import tail
 from fewstep.schedules.breaks import mark, snap_or_mark
 from fewstep.schedules.diffusers.spacing import shift_from_config
 from fewstep.schedules.grids import Grid
+from fewstep.schedules.prediction import Prediction
 from fewstep.schedules.process import VE, Flow, NoiseProcess
 from fewstep.types import RunFacts
 

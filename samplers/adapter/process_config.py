@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from fewstep.samplers.core.convert import Prediction
+from fewstep.samplers.adapter.schedulers import PlanScheduler
 from fewstep.schedules.identity import BETAS
+from fewstep.schedules.prediction import Prediction
 from fewstep.schedules.process import VE, ContinuousVP, DiscreteVP, Flow, NoiseProcess
 
 VE_CLASSES = {
@@ -23,16 +24,14 @@ def scheduler_config(process: NoiseProcess, prediction_type: str) -> dict[str, A
     Args:
         process: of a model.
         prediction_type: what the model predicts, one of
-        ``fewstep.samplers.core.convert.PREDICTIONS``.
+            ``fewstep.schedules.prediction.PREDICTIONS``.
 
     Returns:
-        For ``PlanScheduler.from_config`` and :func:`fewstep.samplers.files.tuned_files.save_tuned`.
+        For ``PlanScheduler.from_config`` and :func:`fewstep.samplers.adapter.files.save_tuned`.
 
     Raises:
         ValueError: for another prediction type, or a process that no scheduler config has.
     """
-    from fewstep.samplers.adapter.schedulers import PlanScheduler  # heavy, and last in this folder
-
     Prediction(prediction_type)
     wanted = process.identity()
     for settings in _candidates(process):

@@ -20,9 +20,8 @@ from fewstep.samplers.adapter.sent import count_in
 from fewstep.samplers.adapter.settings import with_settings
 from fewstep.samplers.adapter.starts import GaussianStartMixin
 from fewstep.samplers.adapter.trajectory import Planned, Trajectory
-from fewstep.samplers.core.plan import Plan
-from fewstep.samplers.files.plan_sense import check_levels
-from fewstep.samplers.files.tuned_files import check_prediction, read_plans
+from fewstep.samplers.core.plan import Plan, read_plans
+from fewstep.samplers.core.sense import check_levels
 from fewstep.samplers.solvers.compensation import multistep_plan
 from fewstep.samplers.solvers.registry import SAMPLERS, check_process
 from fewstep.samplers.solvers.restart_recipes import recipe
@@ -234,7 +233,7 @@ class PlanScheduler(GaussianStartMixin):
         plan = plans[count]
         check_process(plan, self.process)
         check_levels(plan, self.process)
-        check_prediction(plan, settings.live(self.config)["prediction_type"])
+        _check_prediction(plan, settings.live(self.config)["prediction_type"])
         what = f"the stored plan {plan.name!r}"
         warn_unsnapped(what, plan.sigmas(native=False)[plan.history :], self.breakpoints)
         return Planned(plan, None, what)
@@ -243,3 +242,13 @@ class PlanScheduler(GaussianStartMixin):
 for _name in __all__:
     if _name != "SchedulerMixin":
         globals()[_name].__module__ = "fewstep"
+
+
+def _check_prediction(plan: Plan, prediction_type: str) -> None:
+    """Raises ValueError if a plan was tuned for a network that predicts something else."""
+    wanted = plan.provenance.get("tuned", {}).get("prediction_type")
+    if wanted is not None and wanted != prediction_type:
+        raise ValueError(
+            f"the plan {plan.name!r} was tuned for prediction_type {wanted!r}, this scheduler has "
+            f"{prediction_type!r}: tune one for this model"
+        )

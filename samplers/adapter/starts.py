@@ -20,12 +20,16 @@ from torch import Tensor
 from fewstep.samplers.adapter import settings
 from fewstep.samplers.adapter.base import PlanSchedulerMixin
 from fewstep.samplers.adapter.trajectory import Trajectory
-from fewstep.samplers.core.convert import Prediction
 from fewstep.samplers.core.plan import Plan
-from fewstep.samplers.files.tuned_files import START, load_start
-from fewstep.samplers.gaussian.class_gaussians import ClassGaussians, save_gaussian
+from fewstep.samplers.gaussian.class_gaussians import (
+    START,
+    ClassGaussians,
+    load_start,
+    save_gaussian,
+)
 from fewstep.samplers.gaussian.gaussian import GaussianFit
 from fewstep.samplers.gaussian.warm import WarmTeleport
+from fewstep.schedules.prediction import Prediction
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from torch import Tensor
 from fewstep.samplers.adapter.index import Position, Runs
 from fewstep.samplers.adapter.public import PublicTensors
 from fewstep.samplers.core.execute import Executor
-from fewstep.samplers.core.plan import Evaluation, Plan
+from fewstep.samplers.core.ops import Evaluation
+from fewstep.samplers.core.plan import Plan
 from fewstep.schedules.grids import Grid
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.samplers.core.convert import Prediction
-from fewstep.samplers.core.plan import Evaluation, Plan
+from fewstep.samplers.core.ops import Evaluation
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.core.program import Action, Key, Step, compile_plan
+from fewstep.schedules.prediction import Prediction
 
 Draw = Callable[[Tensor], Tensor]  # fresh unit noise of the shape, device and dtype of a tensor
 Clamp = Callable[[Tensor], Tensor]  # thresholding of a data prediction

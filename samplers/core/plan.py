@@ -12,55 +12,20 @@ next sample to evaluate. Everything that a solver decides is in these numbers.
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from fewstep.schedules.process import Array
+from fewstep.json_values import parse_json, read_bounded
+from fewstep.samplers.core.ops import Evaluation, Op, Register, Store, history_entries
+from fewstep.samplers.core.reading import NO_PLAN, SCHEMA, checked_entries
+from fewstep.samplers.core.sense import check_sense
+from fewstep.schedules.prediction import Form
 from fewstep.writing import write_whole
 
-SCHEMA = 1
-NO_PLAN = "this file is not a fewstep plan: no 'kind': 'fewstep.plan'"
-Register = Literal["x", "base", "H0"]
-Form = Literal["data", "noise"]
-Store = Literal["push", "replace"]
-
-
-@dataclass(frozen=True, slots=True)
-class Op:
-    """``reg <- c_x x + c_b base + sum_j w[j] H[j] + nu noise``."""
-
-    reg: Register
-    c_x: float = 0.0
-    c_b: float = 0.0
-    w: tuple[float, ...] = ()
-    nu: float = 0.0
-
-    def __str__(self) -> str:
-        terms = [f"{self.c_x:.6g} x"] if self.c_x else []
-        terms += [f"{self.c_b:.6g} base"] if self.c_b else []
-        terms += [f"{w:.6g} H[{j}]" for j, w in enumerate(self.w) if w]
-        terms += [f"{self.nu:.6g} noise"] if self.nu else []
-        total = (" + ".join(terms) or "0").replace("+ -", "- ")
-        return f"{self.reg.replace('H0', 'H[0]')} <- {total}"
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """One network call and what is done with its output.
-
-    ``stage`` 0 begins a solver step; later calls of the same step count up. It changes no number.
-    """
-
-    time: float
-    alpha: float
-    sigma: float
-    ops: tuple[Op, ...]
-    form: Form = "data"
-    store: Store = "push"
-    stage: int = 0
+CONFIG = "scheduler_config.json"  # of a folder with a plan
 
 
 @dataclass(frozen=True)
@@ -117,7 +82,7 @@ class Plan:
     def reads(self) -> tuple[tuple[int, int], ...]:
         """For each evaluation (its history entry, last evaluation that reads the entry or -1)."""
         last: dict[int, int] = {}
-        entries = list(history_entries(self))
+        entries = list(history_entries(self.evaluations))
         for e, held in enumerate(entries):
             for op in self.evaluations[e].ops:
                 for j, w in enumerate(op.w):
@@ -140,8 +105,6 @@ class Plan:
         Raises:
             ValueError: if the text is no plan, one of a newer schema, or one without sense.
         """
-        from fewstep.samplers.files.json_values import parse_json
-
         return cls.from_table(parse_json(text, "this text"))
 
     @classmethod
@@ -150,17 +113,13 @@ class Plan:
 
         Raises:
             ValueError: if it is no plan, one of a newer schema, or one without sense
-                (:mod:`fewstep.samplers.files.plan_tables`).
+                (:mod:`fewstep.samplers.core.reading`, :mod:`fewstep.samplers.core.sense`).
         """
-        from fewstep.samplers.files.plan_tables import read_plan  # which makes plans
-
         return read_plan(table)
 
     @classmethod
     def load(cls, path: str | Path) -> "Plan":
-        """The one plan of a file or folder (:mod:`fewstep.samplers.files.tuned_files`)."""
-        from fewstep.samplers.files.tuned_files import load_plan  # which makes plans itself
-
+        """The one plan of a file or folder, see :func:`load_plans`."""
         return load_plan(path)
 
     def save(self, path: str | Path) -> None:
@@ -182,34 +141,101 @@ class Plan:
         return "\n".join([*lines, f"end  alpha={self.end[0]:.4g} sigma={self.end[1]:.4g}"])
 
 
-def apply_ops(
-    ops: Sequence[Op], x: Array, base: Array, history: Sequence[Array],
-    noises: Iterable[Array] = (),
-) -> tuple[Array, Array, list[Array]]:  # fmt: skip
-    """x, base and history after ops that run in order, on vectors of coefficients.
+def read_plan(table: Any, where: str = "") -> Plan:
+    """The plan of a table, as :meth:`Plan.table` gives it, before or after JSON.
 
-    One of ``noises`` is taken for each op that draws.
+    Args:
+        table: any value.
+        where: the file, for messages.
+
+    Raises:
+        ValueError: in one line with the place, if it is no plan, or one without sense.
     """
-    held, draws = list(history), iter(noises)
-    for op in ops:
-        read = sum(w * entry for w, entry in zip(op.w, held, strict=False))
-        noise = op.nu * next(draws) if op.nu else 0.0
-        value = op.c_x * x + op.c_b * base + read + noise
-        if op.reg == "x":
-            x = value
-        elif op.reg == "base":
-            base = value
-        else:
-            held[0] = value
-    return x, base, held
+    prefix = f"{where}: " if where else ""
+    try:
+        plan = Plan(*checked_entries(table))
+        check_sense(plan)
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from error
+    return plan
 
 
-def history_entries(plan: Plan) -> Iterator[list[int]]:
-    """Which evaluation's output each history slot holds while the ops of an evaluation run."""
-    held: list[int] = []
-    for e, row in enumerate(plan.evaluations):
-        held = [e, *(held if row.store == "push" else held[1:])]
-        yield held
+def load_plans(path: str | Path) -> tuple[Plan, ...]:
+    """The plans of a file or folder, by their numbers of calls.
+
+    Args:
+        path: what ``Plan.save`` or :func:`fewstep.samplers.save_tuned` wrote, or any config of a
+            :class:`fewstep.PlanScheduler`.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it holds none, or one that this version cannot read.
+    """
+    table = read_table(path)
+    if table.get("kind") == "fewstep.plan":
+        return (read_plan(table, str(path)),)
+    held = table.get("plans")
+    if not isinstance(held, list) or not held:
+        raise ValueError(f"{path}: {NO_PLAN}, and no scheduler config with plans")
+    return tuple(sorted(read_plans(held, str(path)), key=lambda plan: plan.calls))
+
+
+def read_plans(tables: Sequence[Any], where: str) -> list[Plan]:
+    """Plans of different numbers of calls.
+
+    Raises:
+        ValueError: for a table that is none, or two of as many calls.
+    """
+    plans = [read_plan(table, f"{where}, plans[{i}]") for i, table in enumerate(tables)]
+    calls = [plan.calls for plan in plans]
+    if twice := [n for i, n in enumerate(calls) if n in calls[:i]]:
+        raise ValueError(f"{where} holds two plans of {twice[0]} calls: leave one out")
+    return plans
+
+
+def load_plan(path: str | Path, calls: int | None = None) -> Plan:
+    """The plan of a file or folder that makes so many calls, or the only one.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if there is no such plan, or several and no number.
+    """
+    plans = load_plans(path)
+    found = [plan for plan in plans if calls in (None, plan.calls)]
+    if len(found) == 1:
+        return found[0]
+    numbers = ", ".join(str(plan.calls) for plan in plans)
+    if calls is None:
+        raise ValueError(f"{path} holds plans of {numbers} calls, say which by nfe")
+    if len(plans) == 1:
+        raise ValueError(
+            f"{path}: the plan {plans[0].name!r} makes {numbers} calls, not {calls}: leave nfe "
+            f"out, or make it {numbers}"
+        )
+    raise ValueError(f"{path} holds plans of {numbers} calls, not of {calls}")
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """The JSON object of a file, or of a folder's ``scheduler_config.json``.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is no JSON object, or a file too large for one.
+    """
+    file = Path(path) / CONFIG if Path(path).is_dir() else Path(path)
+    if not file.exists():
+        missing = f"{CONFIG} in the folder {path}" if Path(path).is_dir() else f"plan at {path}"
+        raise FileNotFoundError(
+            f"no {missing}; `fewstep tune` and `fewstep plan SPEC --nfe N --save` write plans"
+        )
+    content = read_bounded(file)
+    try:
+        table = parse_json(content, str(file))
+    except ValueError as error:
+        raise ValueError(f"this file is not a fewstep plan: {error}") from error
+    if not isinstance(table, dict):
+        raise ValueError(f"{file}: {NO_PLAN}")
+    return table
 
 
 def _validate(plan: Plan) -> None:
@@ -218,7 +244,8 @@ def _validate(plan: Plan) -> None:
     if not (min(plan.end) >= 0 and 0 < max(plan.end) < math.inf):
         raise ValueError(f"a plan ends at alpha >= 0 and sigma >= 0, not both 0, got {plan.end}")
     has_base = False
-    for e, (row, held) in enumerate(zip(plan.evaluations, history_entries(plan), strict=True)):
+    read_from = history_entries(plan.evaluations)
+    for e, (row, held) in enumerate(zip(plan.evaluations, read_from, strict=True)):
         if not (math.isfinite(row.time) and row.alpha >= 0 and 0 < row.sigma < math.inf):
             raise ValueError(
                 f"evaluation {e} needs a finite time, alpha >= 0 and sigma > 0, got time "

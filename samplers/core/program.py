@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fewstep.samplers.core.convert import Prediction
-from fewstep.samplers.core.plan import Evaluation, Op, Plan, history_entries
+from fewstep.samplers.core.ops import Evaluation, Op, history_entries
+from fewstep.samplers.core.plan import Plan
+from fewstep.schedules.prediction import Prediction
 
 Key = str | int  # "x", "o" (the network's output), "base", or the number of a history entry
 Terms = tuple[tuple[Key, Any], ...]
@@ -72,7 +73,7 @@ def compile_plan(
     last_read = dict(plan.reads)
     scales: dict[int, Any] = {}
     steps = []
-    for e, held in enumerate(history_entries(plan)):
+    for e, held in enumerate(history_entries(plan.evaluations)):
         row, entry = rows[e], held[0]
         p, q = prediction.coefficients(row.alpha, row.sigma, row.form)
         folded = fold and _can_fold(plan.evaluations[e], last_read[entry], e)

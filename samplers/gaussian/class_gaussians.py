@@ -12,6 +12,7 @@ from torch import Tensor
 from fewstep.samplers.gaussian.gaussian import GaussianFit
 from fewstep.types import Level
 
+START = "start.safetensors"  # beside the config of a plan that starts from a Gaussian
 FORMAT = "fewstep.gaussian 1"
 TENSORS = ("mean", "rest", "basis", "variances")
 
@@ -156,3 +157,11 @@ def load_gaussian(path: str | Path) -> GaussianFit | ClassGaussians:
         for i, shape in enumerate(facts["shapes"])
     )
     return ClassGaussians(fits) if facts["classes"] else fits[0]
+
+
+def load_start(path: str | Path) -> GaussianFit | ClassGaussians | None:
+    """The Gaussian of a folder; None if it has none, and for a file."""
+    file = Path(path) / START
+    if not file.is_file():
+        return None
+    return load_gaussian(file)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from fewstep.samplers.core.run import seeded_noise
+from fewstep.noise import seeded_noise
 from fewstep.samplers.gaussian.gaussian import Gaussian, level_of
 from fewstep.schedules.base import Array
 from fewstep.schedules.process import NoiseProcess

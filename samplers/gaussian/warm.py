@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from fewstep.samplers.core.execute import Executor
-from fewstep.samplers.core.plan import Op, Plan
+from fewstep.samplers.core.ops import Op
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.core.run import levels
 from fewstep.samplers.gaussian.class_gaussians import ClassGaussians
 from fewstep.samplers.gaussian.gaussian import Gaussian, level_of

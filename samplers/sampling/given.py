@@ -146,7 +146,7 @@ def read_guidance(guidance: Guidance | str | None) -> Guidance | None:
         TypeError: for what is no guidance, with where it belongs.
         ValueError: for a text that cannot be read.
     """
-    from fewstep.guidance.parse import as_guidance  # which the samplers do without
+    from fewstep.guidance.entry import as_guidance
 
     return as_guidance(guidance)
 

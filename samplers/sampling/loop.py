@@ -10,10 +10,11 @@ from torch import Tensor
 
 from fewstep.finite import is_readable
 from fewstep.models.calls import returned
+from fewstep.noise import seeded_noise
 from fewstep.samplers.core.execute import Executor
 from fewstep.samplers.core.plan import Plan
-from fewstep.samplers.core.run import enter, facts, levels, seeded_noise, start_scale
-from fewstep.samplers.files.tuned_files import load_start
+from fewstep.samplers.core.run import facts, levels, start_scale
+from fewstep.samplers.gaussian.class_gaussians import load_start
 from fewstep.samplers.gaussian.gaussian import Gaussian
 from fewstep.samplers.gaussian.warm import fill_history, with_start
 from fewstep.samplers.sampling import given
@@ -21,6 +22,7 @@ from fewstep.samplers.sampling.diverged import NotFiniteWarning, all_finite, cau
 from fewstep.samplers.sampling.recompute import recomputed
 from fewstep.samplers.solvers.asked import call_count, check_sampler
 from fewstep.samplers.solvers.registry import build_plan
+from fewstep.samplers.solvers.tail import enter
 from fewstep.schedules.process import NoiseProcess
 from fewstep.types import Denoiser, Guidance, RunHook
 
@@ -75,7 +77,7 @@ def sample(
     Args:
         denoiser: the model, with its noise process.
         sampler: a spec (``"unipc"``, ``"dpmpp:order=3,grid=karras"``), a plan, the path of one (a
-            file or a folder, see :mod:`fewstep.samplers.files.tuned_files`), or one of our
+            file or a folder, see :mod:`fewstep.samplers.adapter.files`), or one of our
             schedulers.
         nfe: network calls, >= 1; guidance may run several rows in a call. A hook that starts the
             run late saves the calls before. None takes the number of a plan, which has its own.

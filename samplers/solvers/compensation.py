@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fewstep.samplers.core.plan import Evaluation, Op, Plan
-from fewstep.samplers.files.json_values import parse_json, read_bounded
+from fewstep.json_values import parse_json, read_bounded
+from fewstep.samplers.core.ops import Evaluation, Op
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.solvers.cascade import CascadePolynomial
 from fewstep.samplers.solvers.effects import warn_of_plan
 from fewstep.samplers.solvers.ratios import Compensation, check_ratios

@@ -2,7 +2,8 @@
 
 import math
 
-from fewstep.samplers.core.plan import Evaluation, Op, Plan
+from fewstep.samplers.core.ops import Evaluation, Op
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.solvers.deis import ipndm
 from fewstep.samplers.solvers.multistep import finish, levels
 from fewstep.schedules.grids import Grid

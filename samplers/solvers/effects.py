@@ -101,9 +101,7 @@ def _check_steps(spec: "Spec", nfe: int) -> None:
 
 def _left_out(spec: "Spec") -> Iterator[tuple[str, "Spec"]]:
     """Each option, and the spec without it; options of a spec within the spec as well."""
-    from fewstep.samplers.solvers.spec import GRID_OPTIONS, parse_spec
-
-    defaults = {**spec.sampler.options(), **GRID_OPTIONS}
+    defaults = spec.defaults()
     for kind in ("options", "grid"):
         given = getattr(spec, kind)
         for key, value in given.items():
@@ -113,7 +111,7 @@ def _left_out(spec: "Spec") -> Iterator[tuple[str, "Spec"]]:
                 others: Any = {kind: {k: v for k, v in given.items() if k != key}}
                 yield f"{key}={value}", replace(spec, **others)
             if key in INNER and ":" in value:
-                for told, less in _left_out(parse_spec(value)):
+                for told, less in _left_out(spec.within(value)):
                     changed: Any = {kind: {**given, key: str(less)}}
                     yield f"{told} in {key}=", replace(spec, **changed)
 

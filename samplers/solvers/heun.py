@@ -3,9 +3,11 @@
 import math
 from dataclasses import replace
 
-from fewstep.samplers.core.plan import Evaluation, Form, Op, Plan
+from fewstep.samplers.core.ops import Evaluation, Op
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.solvers.multistep import check_noise_scale, climb, finish
 from fewstep.schedules.grids import Grid
+from fewstep.schedules.prediction import Form
 
 
 def heun_intervals(nfe: int, without_signal: bool, ends_at_zero: bool, **options: float) -> int:

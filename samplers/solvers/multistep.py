@@ -7,7 +7,8 @@ predict and correct, how a pair of nodes weighs its slope, and how much noise is
 import math
 from collections.abc import Callable, Collection, Sequence
 
-from fewstep.samplers.core.plan import Evaluation, Op, Plan
+from fewstep.samplers.core.ops import Evaluation, Op
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.solvers.weights import (
     Rule,
     exponential_weights,

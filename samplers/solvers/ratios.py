@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from fewstep.json_values import parse_json, read_bounded
 from fewstep.samplers.core.plan import Plan
-from fewstep.samplers.files.json_values import parse_json, read_bounded
 from fewstep.samplers.solvers.spec import parse_spec
 from fewstep.writing import write_whole
 

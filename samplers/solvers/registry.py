@@ -1,13 +1,13 @@
 """Every sampler by name."""
 
+import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
 from fewstep.checks import named
-from fewstep.samplers.core.plan import Plan
-from fewstep.samplers.files.plan_sense import check_levels
-from fewstep.samplers.files.tuned_files import load_plan, names_file
+from fewstep.samplers.core.plan import Plan, load_plan
+from fewstep.samplers.core.sense import check_levels
 from fewstep.samplers.solvers.asked import call_count, check_sampler
 from fewstep.samplers.solvers.compensation import dc
 from fewstep.samplers.solvers.ddim import ddim, euler, euler_ancestral
@@ -22,7 +22,7 @@ from fewstep.samplers.solvers.unipc import unipc
 from fewstep.schedules.breaks import warn_unsnapped
 from fewstep.schedules.process import NoiseProcess
 
-__all__ = ["DEFAULT_SPECS", "SAMPLERS", "build_plan", "check_process"]
+__all__ = ["DEFAULT_SPECS", "SAMPLERS", "build_plan", "check_process", "names_file"]
 
 
 SAMPLERS |= {
@@ -62,6 +62,14 @@ SAMPLERS |= {
 DEFAULT_SPECS = ("ddim", "dpmpp", "unipc", "deis", "ipndm", "heun")
 
 
+def names_file(sampler: str | Path) -> bool:
+    """Whether a sampler is given as a file or folder; a folder called as a solver needs ``./``."""
+    text = str(sampler)
+    if text.endswith(".json"):
+        return True
+    return text.partition(":")[0] not in SAMPLERS and os.path.isdir(text)
+
+
 def build_plan(
     sampler: str | Path | Plan,
     process: NoiseProcess,
@@ -72,7 +80,7 @@ def build_plan(
 
     Args:
         sampler: the spec, path or plan. A file or folder may hold several plans
-            (:mod:`fewstep.samplers.files.tuned_files`), of which the one of ``nfe`` calls is taken.
+            (:mod:`fewstep.samplers.adapter.files`), of which the one of ``nfe`` calls is taken.
         process: the noise process of the model.
         nfe: network calls; None takes the number of a plan, which a spec does not have.
         breakpoints: ratios sigma / alpha where the denoiser may jump, as guidance that is switched

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.samplers.core.plan import Evaluation, Plan
+from fewstep.samplers.core.ops import Evaluation
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.solvers.effects import warn_of_plan
 from fewstep.samplers.solvers.multistep import check_noise_scale, climb, finish
 from fewstep.samplers.solvers.restart_recipes import AUTO_FROM, Interval, Recipe, recipe

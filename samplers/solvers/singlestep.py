@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fewstep.samplers.core.plan import Evaluation, Form, Op, Plan
+from fewstep.samplers.core.ops import Evaluation, Op
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.solvers.multistep import check_order, check_tau, finish
 from fewstep.samplers.solvers.weights import Rule, exponential_weights
 from fewstep.schedules.grids import Grid
+from fewstep.schedules.prediction import Form
 
 
 @dataclass(frozen=True)

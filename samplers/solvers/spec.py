@@ -105,6 +105,14 @@ class Spec:
     def sampler(self) -> Sampler:
         return SAMPLERS[self.name]
 
+    def defaults(self) -> dict[str, Any]:
+        """Every option that it may have, with its default."""
+        return {**self.sampler.options(), **GRID_OPTIONS}
+
+    def within(self, text: str) -> "Spec":
+        """A spec that is the value of an option of this one."""
+        return parse_spec(text)
+
     def build(self, process: NoiseProcess, nfe: int, breakpoints: Sequence[float] = ()) -> Plan:
         """The plan for a process and a number of calls.
 

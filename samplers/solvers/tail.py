@@ -7,8 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewstep.samplers.core.plan import Evaluation, Op, Plan
+from fewstep.samplers.core.ops import Evaluation, Op
+from fewstep.samplers.core.plan import Plan
+from fewstep.samplers.core.run import levels, start_scale
 from fewstep.samplers.solvers.multistep import climb
+from fewstep.samplers.solvers.spec import parse_spec
+from fewstep.schedules.breaks import TOLERANCE, mark
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import NoiseProcess
 
@@ -109,3 +113,49 @@ def _first_order(marks: Sequence[Mark], rows: Rows) -> Rows:
             op = Op("x", c_x=keep, w=(sigma - keep * row.sigma,))
         made.append(replace(row, ops=(op,), store="push", stage=0))
     return tuple(made)
+
+
+def enter(
+    plan: Plan, rho: float, process: NoiseProcess, breakpoints: Sequence[float] = ()
+) -> tuple[Plan, float]:
+    """The part of a plan from a ratio sigma / alpha on, and the deviation of its start noise.
+
+    It starts at the first solver step from there or below. Without a level above, that is the whole
+    plan and its usual start; else the state is taken for data of unit variance with the noise of
+    the level.
+
+    Args:
+        plan: the whole.
+        rho: where to start.
+        process: the noise process of the plan.
+        breakpoints: ratios across which no step may look back.
+
+    Raises:
+        ValueError: if nothing is left.
+    """
+    limit = rho * (1 + TOLERANCE)
+    begins = [row.stage == 0 for row in plan.evaluations]
+    first = next((x.index for x in levels(plan) if begins[x.index] and x.rho <= limit), None)
+    if first is None:
+        least = min(plan.sigmas(native=False)[:-1])
+        raise ValueError(
+            f"no call is left of {plan.name!r} from sigma/alpha = {rho:g}, its last is at "
+            f"{least:g}: start higher, or use more calls"
+        )
+    if first == 0:
+        return plan, start_scale(plan)
+    plan = tail(plan, first, _solver_of(plan, breakpoints), process)
+    return plan, math.hypot(plan.evaluations[0].alpha, plan.evaluations[0].sigma)
+
+
+def _solver_of(plan: Plan, breakpoints: Sequence[float]) -> Rebuild:
+    """The solver that a plan is named after, for the steps that would look back too far."""
+    try:
+        spec = parse_spec(plan.name)
+    except ValueError:  # a plan by hand: the solver that needs to know least
+        spec = parse_spec("ipndm")
+
+    def rebuild(grid: Grid, nfe: int) -> Plan:
+        return spec.sampler.plan(mark(grid, breakpoints), nfe, spec.options)
+
+    return rebuild

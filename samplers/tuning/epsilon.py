@@ -18,7 +18,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewstep.samplers.core.plan import Evaluation, Op, Plan
+from fewstep.samplers.core.ops import Evaluation, Op
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.tuning.numeric import Numbers
 from fewstep.schedules.process import Array
 

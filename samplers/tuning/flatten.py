@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fewstep.samplers.core.plan import Plan, apply_ops
+from fewstep.samplers.core.ops import apply_ops
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.solvers.registry import check_process
 from fewstep.samplers.tuning.tied import Tied
 from fewstep.schedules.process import Array, NoiseProcess

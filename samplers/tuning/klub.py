@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.samplers.core.run import seeded_noise
+from fewstep.noise import seeded_noise
 from fewstep.samplers.tuning.batches import finite_costs, parts, rows_of
 from fewstep.schedules.grids import Grid
 from fewstep.schedules.process import Array

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fewstep.samplers.core.plan import Evaluation, Op, Plan
+from fewstep.samplers.core.ops import Evaluation, Op
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.core.run import levels
 from fewstep.schedules.process import Array, NoiseProcess
 from fewstep.types import Level

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from fewstep.schedules.process import Array
-
 if TYPE_CHECKING:
     from torch import Tensor
 
-Numbers = TypeVar("Numbers", "Tensor", Array)
+    from fewstep.schedules.base import Array
+
+Numbers = TypeVar("Numbers", "Tensor", "Array")
 
 
 def is_readable(x: "Tensor") -> bool:

@@ -10,7 +10,7 @@ from fewstep.eval.common.clock import Clock, peak_memory
 from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.generate.verification import verify
-from fewstep.eval.networks.extractors import load_extractor
+from fewstep.eval.networks.families import load_extractor
 from fewstep.eval.problems import load_problem
 
 pytestmark = [

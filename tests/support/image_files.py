@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fewstep.eval.images.sets import ImageSet
+from fewstep.eval.common.image_sets import ImageSet
 
 Pixels = NDArray[np.uint8]
 

@@ -28,7 +28,7 @@ from fewstep.eval.metrics.frechet import (
     frechet_distance,
     frechet_distance_low_rank,
 )
-from fewstep.eval.networks.extractors import load_extractor
+from fewstep.eval.networks.families import load_extractor
 from fewstep.eval.networks.inception import InceptionExtractor
 from fewstep.eval.problems import load_problem
 from fewstep.samplers.tuning.dp import best_path

@@ -23,7 +23,7 @@ from fewstep.eval.generate.recipe import Recipe, run_from_folder
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.networks import inception_weights
-from fewstep.eval.networks.extractors import load_extractor
+from fewstep.eval.networks.families import load_extractor
 from fewstep.eval.networks.inception_weights import VARIABLE
 from fewstep.samplers import build_plan
 from fewstep.schedules import discrete_vp

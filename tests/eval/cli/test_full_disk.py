@@ -16,7 +16,7 @@ from command_line import call, tree
 from safetensors import SafetensorError
 
 from fewstep.samplers import build_plan
-from fewstep.samplers.files.tuned_files import save_tuned
+from fewstep.samplers.adapter.files import save_tuned
 from fewstep.schedules import discrete_vp
 from fewstep.writing import NotWrittenError, write_whole, writing
 

@@ -16,8 +16,8 @@ from fewstep.eval.bench.sweeps import read_sweep
 from fewstep.eval.problems import load_problem
 from fewstep.eval.reports.plan_numbers import nodes, step_weights
 from fewstep.samplers import DEFAULT_SPECS, Plan, build_plan
+from fewstep.samplers.adapter.files import save_tuned
 from fewstep.samplers.adapter.process_config import scheduler_config
-from fewstep.samplers.files.tuned_files import save_tuned
 from fewstep.samplers.gaussian.class_gaussians import ClassGaussians
 from fewstep.samplers.gaussian.fit import fit_gaussian
 from fewstep.samplers.gaussian.warm import warm_plan

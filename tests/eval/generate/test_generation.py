@@ -11,6 +11,7 @@ from generation_runs import SHAPE, blobs, small_run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fewstep.eval.common.image_sets import quantised
 from fewstep.eval.generate import generation
 from fewstep.eval.generate.collected import export_npz, export_png, statistics, unit_tensors
 from fewstep.eval.generate.generation import (
@@ -21,7 +22,7 @@ from fewstep.eval.generate.generation import (
 )
 from fewstep.eval.generate.seeds import read_seeds, seeds_text
 from fewstep.eval.generate.shards import ShardFolder
-from fewstep.eval.generate.units import Generation, quantised
+from fewstep.eval.generate.units import Generation
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.metrics.moments import ExactMoments
 from fewstep.eval.networks.extractors import PixelExtractor
@@ -225,7 +226,7 @@ def test_bundled_problems_run(tmp_path: Path) -> None:
 
 def test_the_bundled_network_gives_the_same_on_any_world(tmp_path: Path) -> None:
     """Its features too, whose sums are taken of each rank's units."""
-    from fewstep.eval.networks.extractors import load_extractor
+    from fewstep.eval.networks.families import load_extractor
     from fewstep.eval.problems import load_problem
 
     problem, judge = load_problem("fashion"), load_extractor("fd-cnn:fashion")

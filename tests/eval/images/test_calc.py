@@ -11,6 +11,7 @@ from gaussians import gaussian
 from generation_runs import SHAPE, small_run
 from image_files import coloured, save_all
 
+from fewstep.eval.common.image_sets import ImageSet, SetHash
 from fewstep.eval.generate.collected import export_npz, export_png, statistics
 from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.images import calculate as calculate_module
@@ -18,7 +19,6 @@ from fewstep.eval.images.calculate import SetScore, calculate, column_title, fin
 from fewstep.eval.images.make_reference import make_reference
 from fewstep.eval.images.paired import paired_difference
 from fewstep.eval.images.samples import Samples, open_samples
-from fewstep.eval.images.sets import ImageSet, SetHash
 from fewstep.eval.images.sources import open_images
 from fewstep.eval.metrics.frechet import frechet_distance
 from fewstep.eval.metrics.references import load_reference, save_reference, subset

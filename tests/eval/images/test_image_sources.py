@@ -11,9 +11,9 @@ from generation_runs import SHAPE, small_run
 from image_files import coloured, pixels, save, save_all, zipped
 from PIL import Image
 
+from fewstep.eval.common.image_sets import ImageSet, SetHash
 from fewstep.eval.generate.collected import export_npz, export_png
 from fewstep.eval.generate.generation import generate_images
-from fewstep.eval.images.sets import ImageSet, SetHash
 from fewstep.eval.images.sources import open_images
 from fewstep.eval.networks.extractors import PixelExtractor
 

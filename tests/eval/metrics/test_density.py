@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fewstep.eval.metrics import neighbours
 from fewstep.eval.metrics.density import DensityJudge, FashionJudge, fashion_judge
+from fewstep.eval.metrics.judge import Judge
 from fewstep.eval.metrics.neighbours import average_knn, local_outlier_factor, rarity_score
-from fewstep.eval.networks.features import Judge
 from fewstep.models.data import fashion_folder, load_fashion, to_signed
 
 MEASURES = (average_knn, local_outlier_factor, rarity_score)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fewstep.eval.metrics.frechet import frechet_distance as gaussian_distance
 from fewstep.eval.metrics.in_memory import frechet_distance, statistics
+from fewstep.eval.metrics.judge import Judge, fd_floor, real_features
 from fewstep.eval.metrics.statistics_files import FeatureStatistics
-from fewstep.eval.networks.features import Judge, fd_floor, real_features
 
 HAVE_CLASSIFIER = (Path(__file__).parents[3] / "models/weights/classifier.safetensors").exists()
 needs_classifier = pytest.mark.skipif(not HAVE_CLASSIFIER, reason="no bundled classifier")

@@ -11,10 +11,10 @@ from gaussians import features, gaussian
 
 from fewstep.eval.metrics import references
 from fewstep.eval.metrics.frechet import frechet_distance
+from fewstep.eval.metrics.judge import real_features
 from fewstep.eval.metrics.references import Reference, load_reference, save_reference, subset
 from fewstep.eval.metrics.statistics_files import FeatureStatistics, load_statistics, save_npz
 from fewstep.eval.networks.extractors import FashionExtractor, PixelExtractor
-from fewstep.eval.networks.features import real_features
 from fewstep.models.data import fashion_folder, load_fashion
 
 EXTRACTOR = PixelExtractor((1, 2, 3))

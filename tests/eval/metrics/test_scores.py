@@ -15,11 +15,12 @@ from fewstep.eval.metrics.frechet import frechet_distance_low_rank
 from fewstep.eval.metrics.kid import kid
 from fewstep.eval.metrics.manifold import manifold
 from fewstep.eval.metrics.moments import ExactMoments
+from fewstep.eval.metrics.names import metric_key
 from fewstep.eval.metrics.references import Reference, load_reference, subset
 from fewstep.eval.metrics.scores import KeptRows, SetScores, needs_features
 from fewstep.eval.metrics.sliced import sliced_wasserstein
 from fewstep.eval.metrics.statistics_files import FeatureStatistics
-from fewstep.eval.networks.extractors import FashionExtractor, metric_key
+from fewstep.eval.networks.extractors import FashionExtractor
 
 DIM = 6
 

@@ -11,17 +11,13 @@ import torch
 from random_inception import pictures, random_tensors, save
 from torch import Tensor
 
+from fewstep.eval.common.limits import LARGEST_FEATURE
 from fewstep.eval.metrics.choices import NOT_COMPARABLE
-from fewstep.eval.metrics.moments import LARGEST
+from fewstep.eval.metrics.judge import Judge
+from fewstep.eval.metrics.names import comparison_note, metric_name
 from fewstep.eval.networks import extractors, inception, inception_weights
-from fewstep.eval.networks.extractors import (
-    Extractor,
-    comparison_note,
-    load_extractor,
-    metric_name,
-)
-from fewstep.eval.networks.families import EXTRACTORS
-from fewstep.eval.networks.features import Judge
+from fewstep.eval.networks.extractors import Extractor
+from fewstep.eval.networks.families import EXTRACTORS, load_extractor
 from fewstep.eval.networks.inception import InceptionExtractor
 from fewstep.eval.networks.inception_weights import VARIABLE, ExtractorUnavailableError
 from fewstep.models.bundled import weights_sha256
@@ -60,9 +56,9 @@ def test_features_fit_the_description(extractor: Extractor) -> None:
 
 
 def test_scale_leaves_room_for_exact_sums(extractor: Extractor) -> None:
-    assert extractor.bound * extractor.scale <= LARGEST
+    assert extractor.bound * extractor.scale <= LARGEST_FEATURE
     assert math.log2(extractor.scale).is_integer()
-    assert 128 * LARGEST**2 <= 2**53
+    assert 128 * LARGEST_FEATURE**2 <= 2**53
 
 
 def test_each_row_depends_on_its_image_alone(extractor: Extractor) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from report_results import sample_results
 
-from fewstep.eval.generate.units import quantised
+from fewstep.eval.common.image_sets import quantised
 from fewstep.eval.reports import pictures, report
 from fewstep.eval.reports.lines import LINES, append_run, read_runs
 from fewstep.eval.reports.report import rebuild, write_report

@@ -21,8 +21,8 @@ from fewstep.eval.tune.settings import FAMILIES, TuneSettings, parse_family
 from fewstep.eval.tune.teachers import cached_teacher, split_noises
 from fewstep.guidance import CFG
 from fewstep.samplers import SAMPLERS, Plan
-from fewstep.samplers.files.tuned_files import CONFIG, START, load_start
-from fewstep.samplers.gaussian.class_gaussians import ClassGaussians
+from fewstep.samplers.core.plan import CONFIG
+from fewstep.samplers.gaussian.class_gaussians import START, ClassGaussians, load_start
 
 # Two classes of points in the plane, and images of 4x4 pixels.
 PROBLEMS = """

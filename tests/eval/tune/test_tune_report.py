@@ -14,14 +14,14 @@ from PIL import Image
 from rich.console import Console
 
 from fewstep.eval.problems import Problem
-from fewstep.eval.reports.tuning_plots import (
+from fewstep.eval.tune.judge import Error
+from fewstep.eval.tune.plots import (
     curve_plot,
     error_grid,
     error_plot,
     error_rows,
     plans_png,
 )
-from fewstep.eval.tune.judge import Error
 from fewstep.eval.tune.report import error_table, page, page_of
 from fewstep.eval.tune.run import SHOWN, run_tune
 from fewstep.eval.tune.settings import TuneSettings

@@ -9,7 +9,7 @@ from helpers import CONFIGS, drive
 
 from fewstep.samplers import SAMPLERS, Plan, build_plan
 from fewstep.samplers.adapter import schedulers
-from fewstep.samplers.core.plan import Evaluation, Op
+from fewstep.samplers.core.ops import Evaluation, Op
 
 SPECS = ["unipc", "sa:tau=0.8", "singlestep:order=2,tau=1", "restart:intervals=[[3,2,0.4,1.5]]",
          "heun", "edm", "deis:variable=rho"]  # fmt: skip

@@ -20,13 +20,13 @@ from fewstep.guidance import parse_guidance
 from fewstep.models import DiffusersDenoiser
 from fewstep.samplers import Plan, build_plan, sample
 from fewstep.samplers.adapter import schedulers
-from fewstep.samplers.core.convert import Prediction
-from fewstep.samplers.files.tuned_files import save_tuned
+from fewstep.samplers.adapter.files import save_tuned
 from fewstep.samplers.gaussian.class_gaussians import ClassGaussians
 from fewstep.samplers.gaussian.gaussian import GaussianFit
 from fewstep.samplers.gaussian.warm import WarmTeleport, warm_plan
 from fewstep.samplers.tuning.flatten import flatten
 from fewstep.schedules import NoiseProcess
+from fewstep.schedules.prediction import Prediction
 from fewstep.types import Level
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -8,11 +8,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewstep.samplers import SAMPLERS, build_plan
 from fewstep.samplers.adapter import schedulers as S
-from fewstep.samplers.core.convert import Prediction
 from fewstep.samplers.core.execute import Executor
 from fewstep.samplers.core.program import plan_tensors, plan_values
 from fewstep.samplers.sampling.loop import levels, sample
 from fewstep.schedules import discrete_vp
+from fewstep.schedules.prediction import Prediction
 from fewstep.types import Level
 
 PROCESS = discrete_vp("scaled_linear", beta_start=0.00085, beta_end=0.012)

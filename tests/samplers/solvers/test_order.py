@@ -9,7 +9,8 @@ import torch
 from helpers import Mixture1D, run_plan
 
 from fewstep.samplers import parse_spec
-from fewstep.samplers.core.plan import Evaluation, Plan
+from fewstep.samplers.core.ops import Evaluation
+from fewstep.samplers.core.plan import Plan
 from fewstep.schedules import ContinuousVP, make_grid
 
 # solvers.md section 7, test 4: (spec, grid, slope).

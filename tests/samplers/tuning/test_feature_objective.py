@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.eval.networks.features import Judge
+from fewstep.eval.metrics.judge import Judge
 from fewstep.eval.problems import load_problem
 from fewstep.eval.tune.feature_space import load_features, objective_space
 from fewstep.models.exact import MixtureDenoiser

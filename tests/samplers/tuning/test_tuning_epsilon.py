@@ -13,9 +13,9 @@ from torch import Tensor
 from fewstep import PlanScheduler
 from fewstep.models.exact import MixtureDenoiser
 from fewstep.samplers import build_plan
-from fewstep.samplers.core.convert import Prediction
 from fewstep.samplers.core.execute import Executor
-from fewstep.samplers.core.plan import Op, Plan
+from fewstep.samplers.core.ops import Op
+from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.core.program import plan_tensors, plan_values
 from fewstep.samplers.core.run import levels, start_scale
 from fewstep.samplers.solvers.compensation import compensate
@@ -26,6 +26,7 @@ from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.rollout import Calls
 from fewstep.samplers.tuning.teacher import fine_grid, teach
 from fewstep.schedules import VE, Flow, NoiseProcess, discrete_vp
+from fewstep.schedules.prediction import Prediction
 from fewstep.types import Level
 
 PROCESSES = {

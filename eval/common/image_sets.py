@@ -87,3 +87,17 @@ def check_count(name: str, there: int, num: int | None) -> int:
     if not 1 <= num <= there:
         raise ValueError(f"num must be in 1 .. {there}, the images of {name}; got {num}")
     return num
+
+
+def quantised(x: Tensor) -> Tensor:
+    """uint8 of samples in [-1, 1], as EDM rounds: clip(127.5 x + 128) and floor.
+
+    Raises:
+        ValueError: if a value is not finite, which would become some grey.
+    """
+    if not bool(x.isfinite().all()):
+        bad = int((~x.flatten(1).isfinite().all(1)).nonzero()[0])
+        raise ValueError(
+            f"sample {bad} of the unit is not finite; use more calls, or another sampler"
+        )
+    return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)

@@ -13,15 +13,15 @@ from generation_runs import small_run
 from PIL import Image
 
 from fewstep.eval.commands.next_steps import after_gen
-from fewstep.eval.generate import contact_sheet
-from fewstep.eval.generate.contact_sheet import (
+from fewstep.eval.generate.generation import generate_images
+from fewstep.eval.generate.verification import verify
+from fewstep.eval.images import contact_sheet
+from fewstep.eval.images.contact_sheet import (
     FirstSamples,
     drawn,
     first_samples,
     write_contact_sheet,
 )
-from fewstep.eval.generate.generation import generate_images
-from fewstep.eval.generate.verification import verify
 from fewstep.eval.images.names import CONTACT_SHEET
 from fewstep.eval.images.sources import open_images
 from fewstep.eval.networks.extractors import PixelExtractor

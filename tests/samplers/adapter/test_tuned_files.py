@@ -16,19 +16,16 @@ from fewstep.eval.bench.runner import prepare, run_bench
 from fewstep.eval.bench.setup import Bench
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.problems import load_problem, rmse
+from fewstep.eval.problems.tuned_plans import warn_other_model
 from fewstep.samplers import Plan, build_plan, sample
 from fewstep.samplers.adapter import schedulers
+from fewstep.samplers.adapter.files import save_tuned
 from fewstep.samplers.adapter.process_config import scheduler_config
-from fewstep.samplers.files.tuned_files import (
-    load_plan,
-    load_plans,
-    load_start,
-    names_file,
-    save_tuned,
-    warn_other_model,
-)
+from fewstep.samplers.core.plan import load_plan, load_plans
+from fewstep.samplers.gaussian.class_gaussians import load_start
 from fewstep.samplers.gaussian.fit import fit_gaussian
 from fewstep.samplers.gaussian.warm import WarmTeleport, warm_plan
+from fewstep.samplers.solvers.registry import names_file
 from fewstep.samplers.tuning.flatten import flatten
 from fewstep.schedules import VE, ContinuousVP, Flow, NoiseProcess, discrete_vp
 

@@ -13,8 +13,9 @@ import torch
 from einops import einsum
 from torch import Tensor
 
-from fewstep.samplers.core.convert import Prediction
-from fewstep.samplers.core.plan import Evaluation, Plan, apply_ops
+from fewstep.samplers.core.ops import Evaluation, apply_ops
+from fewstep.samplers.core.plan import Plan
+from fewstep.schedules.prediction import Prediction
 from fewstep.schedules.process import Array
 
 

@@ -5,11 +5,11 @@ import torch
 
 from fewstep import BatchedPlan
 from fewstep.samplers import SAMPLERS, build_plan
-from fewstep.samplers.core.convert import Prediction
 from fewstep.samplers.core.execute import Executor
 from fewstep.samplers.core.plan import Plan
 from fewstep.samplers.gaussian.warm import warm_plan
 from fewstep.schedules import Flow, discrete_vp
+from fewstep.schedules.prediction import Prediction
 
 SPECS = [*SAMPLERS, "dpmpp:tau=1", "sa:evaluate=pece", "sa:mode=more_steps", "unipc:order=4"]
 PROCESSES = {"vp": (discrete_vp(), "epsilon"), "flow": (Flow(), "flow_prediction")}

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fewstep.eval.common.class_names import class_names
 from fewstep.eval.common.durable import write_durably
+from fewstep.eval.common.image_sets import COLOURS, GREY
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import units_of
 from fewstep.eval.images.names import CONTACT_SHEET
-from fewstep.eval.images.sets import COLOURS, GREY
 
 ACROSS, MOST = 8, 64  # tiles of a line, and in all
 LEAST_SIDE, LONGEST_SIDE = 84, 160  # of a tile, in pixels: room for a name, and for all on a screen

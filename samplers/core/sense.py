@@ -1,17 +1,22 @@
 """Whether a table of numbers is a sampler of its noise process.
 
-Types and names are looked at in :mod:`fewstep.samplers.files.plan_tables`; here it is sense: levels
+Types and names are looked at in :mod:`fewstep.samplers.core.reading`; here it is sense: levels
 that the process has, what is told to the network there, and noise where there is room for it.
 """
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fewstep.samplers.core.plan import Plan, apply_ops
+from fewstep.samplers.core.ops import apply_ops
 from fewstep.schedules.base import Array, NoiseProcess
 from fewstep.schedules.discrete import DiscreteVP
+from fewstep.schedules.identity import process_named
+
+if TYPE_CHECKING:
+    from fewstep.samplers.core.plan import Plan
 
 LEVEL = 1e-6  # relative; the numbers of a file are float64
 # diffusers puts levels between two training times in another way than we do.
@@ -20,7 +25,23 @@ TABLE_TIMES = 1.0
 OWN_TIMES = "own"
 
 
-def check_landing(plan: Plan) -> None:
+def check_sense(plan: "Plan") -> None:
+    """Passes a plan that its noise process can have, as far as the process is known by name.
+
+    Raises:
+        ValueError: for the first evaluation, or entry of the provenance, that is off.
+    """
+    check_landing(plan)
+    known = process_named(plan.process)
+    if known is not None:
+        check_levels(plan, known)
+    elif plan.process["process"] == "vp-discrete":
+        check_unknown_table(plan, plan.process["times"])
+    if plan.draws:
+        check_noise(plan)
+
+
+def check_landing(plan: "Plan") -> None:
     """Passes a plan whose start, if a Gaussian makes it, hands over where the calls begin.
 
     Raises:
@@ -41,7 +62,7 @@ def check_landing(plan: Plan) -> None:
         )
 
 
-def check_levels(plan: Plan, process: NoiseProcess, where: str = "") -> None:
+def check_levels(plan: "Plan", process: NoiseProcess, where: str = "") -> None:
     """Passes a plan whose levels and network times are those of a process.
 
     Args:
@@ -79,7 +100,7 @@ def check_levels(plan: Plan, process: NoiseProcess, where: str = "") -> None:
         )
 
 
-def check_unknown_table(plan: Plan, times: int) -> None:
+def check_unknown_table(plan: "Plan", times: int) -> None:
     """Passes what holds for any table of betas: alpha^2 + sigma^2 = 1, and times rise with noise.
 
     Raises:
@@ -102,7 +123,7 @@ def check_unknown_table(plan: Plan, times: int) -> None:
         )
 
 
-def check_noise(plan: Plan) -> None:
+def check_noise(plan: "Plan") -> None:
     """Passes a plan that adds noise where there is room for it.
 
     For data that are all 0 an evaluation starts with sigma times unit noise. If its ops carry all
@@ -134,6 +155,6 @@ def check_noise(plan: Plan) -> None:
                 )
 
 
-def _name(plan: Plan, e: int) -> str:
+def _name(plan: "Plan", e: int) -> str:
     which = f"evaluation {e}" if e < plan.nfe else "the end"
     return f"{which} of the plan {plan.name!r}"

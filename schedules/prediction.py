@@ -16,10 +16,9 @@ sqrt(sigma^2 + s^2) (arXiv:2206.00364, table 1), with the other sign of c_out fo
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from fewstep.samplers.core.plan import Form
-
+Form = Literal["data", "noise"]
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
 
 

@@ -7,10 +7,13 @@ here, in one line with the file.
 
 import json
 import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 32 * 2**20  # a plan of 4,000 calls of a fourth-order solver takes 3
+LARGEST = 3.4e38  # of a number, since samples may be float32
 MAX_DEPTH = 64  # a plan that keeps the one it came from is 14 deep
 
 
@@ -91,3 +94,58 @@ def _check_depth(value: Any, where: str) -> None:
         if not level:
             return
     raise ValueError(f"{where} is nested more than {MAX_DEPTH} times")
+
+
+def check_keys(value: Mapping[str, Any], at: str, names: Sequence[str]) -> None:
+    """Passes an object that has these names and no other; raises ValueError."""
+    if unknown := [key for key in value if key not in names]:
+        raise ValueError(f"{at} has an unknown entry {unknown[0]!r}; known: {', '.join(names)}")
+    if missing := [name for name in names if name not in value]:
+        raise ValueError(f"{at} lacks {missing[0]!r}")
+
+
+def as_object(value: Any, at: str) -> Mapping[str, Any]:
+    """The value, if it is an object with names; ``at`` is its place in messages."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{at} must be an object with names, got {_short(value)}")
+    return value
+
+
+def as_list(value: Any, at: str, most: int) -> Sequence[Any]:
+    """The value, if it is a list of at most so many entries."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{at} must be a list, got {_short(value)}")
+    if len(value) > most:
+        raise ValueError(f"{at} must have at most {most:,} entries, got {len(value):,}")
+    return value
+
+
+def as_number(value: Any, at: str) -> float:
+    """The value as a float, if it is a number within float32."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{at} must be a number, got {_short(value)}")
+    number: Any = value  # whole ones may be beyond the range of floats
+    if not -LARGEST <= number <= LARGEST:  # NaN, too
+        raise ValueError(
+            f"{at} is not finite in float32: it must lie within +-{LARGEST:g}, got {_short(value)}"
+        )
+    return float(value)
+
+
+def as_whole(value: Any, at: str) -> int:
+    """The value, if it is a whole number of 0 to 2^31."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0 or value > 2**31:
+        raise ValueError(f"{at} must be a whole number >= 0, got {_short(value)}")
+    return value
+
+
+def as_text(value: Any, at: str) -> str:
+    """The value, if it is a text."""
+    if not isinstance(value, str):
+        raise ValueError(f"{at} must be a text, got {_short(value)}")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:57]}..."

@@ -12,11 +12,12 @@ import pytest
 from command_line import call, tree
 from refusals import attempt
 
+from fewstep.json_values import MAX_BYTES
 from fewstep.samplers import Plan, build_plan
+from fewstep.samplers.adapter.files import save_tuned
 from fewstep.samplers.adapter.process_config import scheduler_config
 from fewstep.samplers.adapter.schedulers import PlanScheduler
-from fewstep.samplers.files.json_values import MAX_BYTES
-from fewstep.samplers.files.tuned_files import load_plans, save_tuned
+from fewstep.samplers.core.plan import load_plans
 from fewstep.samplers.gaussian.warm import warm_plan
 from fewstep.samplers.solvers.registry import check_process
 from fewstep.schedules import VE, ContinuousVP, Flow, NoiseProcess, discrete_vp

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.eval.generate.units import quantised
+from fewstep.eval.common.image_sets import quantised
 from fewstep.eval.metrics.in_memory import frechet_distance
 from fewstep.eval.metrics.statistics_files import FeatureStatistics, load_npz
 from fewstep.eval.networks.extractors import Extractor, FashionExtractor
