@@ -1,4 +1,7 @@
-PYTHON ?= python3.11
+# The first of these that is recent enough and can make an environment; PYTHON=... takes another.
+RECENT := import ensurepip, sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3, \
+  $(shell $(name) -c '$(RECENT)' 2>/dev/null && echo $(name))))
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -56,6 +59,7 @@ clean:
 	rm -rf $(VENV) .matrix runs/bench dist build .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml
+	$(if $(PYTHON),,$(error fewstep needs Python 3.11 or later with venv, and no python3 here is one: install it, or name it as in make PYTHON=/path/to/python3.12))
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q -e ".[dev,fid,notebooks]"

@@ -120,14 +120,14 @@ def _generate(
     run: "Generation", recipe: "Recipe", out: Path, processes: "Processes", progress: Progress
 ) -> "Summary":
     """This process's share."""
-    from fewstep.eval.generate.generation import generate
+    from fewstep.eval.generate.generation import generate_images
 
     share = f"of rank 0 of {processes.world}" if processes.world > 1 else ""
 
     def tell(done: int, total: int) -> None:
         progress.at(done, total, share)
 
-    return generate(
+    return generate_images(
         run, out, rank=processes.rank, world=processes.world, progress=tell, recipe=recipe
     )
 

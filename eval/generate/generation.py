@@ -1,7 +1,7 @@
 """Generates images into a folder, on any number of processes, and goes on after a crash.
 
     run = Generation(load_problem("fashion"), "unipc", 8, range(50_000))
-    generate(run, "runs/unipc-8")
+    generate_images(run, "runs/unipc-8")
 
 On several processes, started by torchrun or accelerate, the same lines do the same: rank r of w
 takes the units r, r + w, r + 2w ... and waits for nobody. What is finished is found by its
@@ -51,7 +51,7 @@ class Summary:
         return f"reused {self.reused} units, made {self.made}{files if self.damaged else ''}"
 
 
-def generate(
+def generate_images(
     run: Generation,
     folder: str | Path,
     *,

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from fewstep.eval.common.processes import Processes
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.problems import load_problem
@@ -43,7 +43,7 @@ def measure(run: Generation, processes: Processes, folder: Path) -> Round:
         processes.barrier()
         begun = time.perf_counter()
         if processes.rank < world:
-            generate(run, folder / f"world-{world}", rank=processes.rank, world=world)
+            generate_images(run, folder / f"world-{world}", rank=processes.rank, world=world)
         processes.barrier()
         seconds.append(time.perf_counter() - begun)
     hashes = {verify(folder / f"world-{world}").hash for world in (1, processes.world)}

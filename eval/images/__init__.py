@@ -1,1 +1,4 @@
-"""Sets of images from folders, archives and arrays, and their scores."""
+"""Sets of images from folders, archives and arrays, and their scores.
+
+Read sources.py (what a set may come from), then calculate.py (what ``fewstep calc`` computes).
+"""

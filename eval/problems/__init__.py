@@ -1,4 +1,8 @@
-"""What is sampled: bundled problems, diffusers pipelines, and models by import path."""
+"""What is sampled: bundled problems, diffusers pipelines, and models by import path.
+
+Read problem.py (a denoiser, and the solution that samplers are measured against), then registry.py
+(the bundled ones, and how a name is loaded), then fine_solution.py.
+"""
 
 from typing import TYPE_CHECKING
 

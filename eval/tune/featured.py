@@ -14,7 +14,7 @@ from fewstep.samplers.tuning.optimise import Settings
 from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.polish import Entry, polish
 from fewstep.samplers.tuning.result import Tuned
-from fewstep.samplers.tuning.rollout import Calls, run
+from fewstep.samplers.tuning.rollout import Calls, run_table
 from fewstep.samplers.tuning.scan import Landings, pairs_from
 from fewstep.samplers.tuning.teacher import Teacher
 from fewstep.samplers.tuning.tied import Tied
@@ -62,7 +62,9 @@ def tune_in_features(
     process = denoiser.process
     start, table = flatten(found.start, process), flatten(found.plan, process)
     pairs = Pairs.of(tune)
-    space = objective_space(where.kind, where.features, run(calls, start, pairs).end, pairs.end)
+    space = objective_space(
+        where.kind, where.features, run_table(calls, start, pairs).end, pairs.end
+    )
     assert space is not None
     floor = floor_of(Objective(space.pairs(pairs), space=space).squares(calls, start))
 

@@ -31,7 +31,7 @@ def check_denoiser(denoiser: Any) -> None:
         return
     remedy = ADAPTERS
     if isinstance(denoiser, str):
-        remedy = f"load it, as in load_problem({denoiser!r}).denoiser of fewstep.eval.problems"
+        remedy = f"load it, as in load_problem({denoiser!r}).denoiser of fewstep.eval"
     elif hasattr(denoiser, "denoiser"):
         remedy = "pass its .denoiser"
     elif hasattr(denoiser, "scheduler"):

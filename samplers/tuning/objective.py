@@ -11,7 +11,7 @@ from fewstep.samplers.tuning.batches import parts
 from fewstep.samplers.tuning.family import Family
 from fewstep.samplers.tuning.feature_objective import FeatureSpace
 from fewstep.samplers.tuning.pairs import Pairs
-from fewstep.samplers.tuning.rollout import Calls, jacobian, run
+from fewstep.samplers.tuning.rollout import Calls, jacobian, run_table
 from fewstep.samplers.tuning.tied import Tied
 from fewstep.schedules.process import Array
 
@@ -38,7 +38,7 @@ class Objective:
 
     def squares(self, denoiser: Calls, table: Tied) -> Tensor:
         """(n,) mean square errors in float64; inf where a run is not finite."""
-        end = run(denoiser, table, self.pairs).end
+        end = run_table(denoiser, table, self.pairs).end
         return squares_of(end if self.space is None else self.space.lift(end), self.pairs)
 
     def loss(self, squares: Tensor) -> float:

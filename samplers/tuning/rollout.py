@@ -53,7 +53,7 @@ class Run:
     end: Tensor
 
 
-def run(denoiser: Calls, table: Tied, pairs: Pairs) -> Run:
+def run_table(denoiser: Calls, table: Tied, pairs: Pairs) -> Run:
     """Runs a table from where the pairs start."""
     weights, q = table.weights(), inverse(table)
     y, data, mixed, at = [pairs.start], list(pairs.virtual), [], table.levels()
@@ -99,7 +99,7 @@ def jacobian(denoiser: Calls, family: Family, vector: Array, pairs: Pairs) -> tu
         (n, ...) the end and (p, n, ...) its derivatives; (p + 3) n calls a node at most.
     """
     table = family.table(vector)
-    base = run(denoiser, table, pairs)
+    base = run_table(denoiser, table, pairs)
     columns = _Tangents(denoiser, family, table, base, pairs.cond).columns()
     chain = torch.as_tensor(family.chain(vector).T).to(columns)
     return base.end, torch.tensordot(chain, columns, dims=1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fewstep.eval.common.clock import Clock, peak_memory
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.networks.families import load_extractor
@@ -29,9 +29,9 @@ def small_run(sampler: str = "sa", guidance: str = "cfg:2") -> Generation:
 def test_two_runs_are_equal(tmp_path: Path, sampler: str, guidance: str) -> None:
     """Images, labels and features; the second one by two ranks in turn."""
     run = small_run(sampler, guidance)
-    generate(run, tmp_path / "a")
+    generate_images(run, tmp_path / "a")
     for rank in (1, 0):
-        generate(run, tmp_path / "b", rank=rank, world=2)
+        generate_images(run, tmp_path / "b", rank=rank, world=2)
     assert verify(tmp_path / "a").hash == verify(tmp_path / "b").hash is not None
     assert verify(tmp_path / "a", recompute=4, run=run).ok
 

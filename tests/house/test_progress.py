@@ -12,7 +12,7 @@ import pytest
 from generation_runs import small_run
 
 from fewstep import progress as module
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.progress import Bar, Lines, Progress, Silent, count, span
 
 
@@ -162,7 +162,7 @@ def test_telling_costs_no_step(tmp_path: Path) -> None:
     """It is told of units, not of steps: as often as there are units, and once before."""
     told: list[tuple[int, int]] = []
     run = small_run(22)
-    generate(run, tmp_path, progress=lambda done, total: told.append((done, total)))
+    generate_images(run, tmp_path, progress=lambda done, total: told.append((done, total)))
     assert told == [(done, run.units) for done in range(run.units + 1)]
 
 

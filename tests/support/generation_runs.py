@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewstep.eval.bench import runner, units
 from fewstep.eval.bench.setup import Bench
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.networks.extractors import PixelExtractor
 from fewstep.eval.problems import Problem
@@ -90,4 +90,4 @@ def bench(out: Path, log: Path) -> None:
 def work(folder: Path, log: Path, keep: str, rank: int, world: int) -> None:
     """What a process of its own does."""
     torch.set_num_threads(1)
-    generate(logged_run(log, keep), folder, rank=rank, world=world, checkpoint_units=1)
+    generate_images(logged_run(log, keep), folder, rank=rank, world=world, checkpoint_units=1)

@@ -20,7 +20,7 @@ from launchers import launch
 from peer_frechet import pytorch_fid_distance
 from random_inception import pictures, random_tensors, released, save
 
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.metrics.frechet import (
@@ -119,7 +119,7 @@ def saving() -> Iterator[Line]:
     for keep in ("images", "none"):
         run = Generation(problem, "unipc", 8, range(192), keep=keep, extractor=judge)
         with tempfile.TemporaryDirectory() as folder:
-            generate(run, Path(folder), checkpoint_units=1)
+            generate_images(run, Path(folder), checkpoint_units=1)
             log = json.loads((Path(folder) / "log-0.jsonl").read_text())
             share = log["save_seconds"] / verify(Path(folder)).seconds
         yield f"saving beside sampling, keep {keep}", f"{share:.1%}", "2 % at most"

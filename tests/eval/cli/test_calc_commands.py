@@ -11,7 +11,7 @@ from calc_folders import USE, Capture, make_folder
 from command_line import call, tree
 from generation_runs import SHAPE, small_run
 
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.metrics.statistics_files import load_npz
 from fewstep.eval.networks.extractors import PixelExtractor
 from fewstep.eval.reports.lines import LINES, read_runs
@@ -105,8 +105,8 @@ def test_scores_are_kept_for_reports_and_for_verify(folder: Path, capsys: Captur
 
 
 def test_reports_are_of_one_problem_and_size(folder: Path, capsys: Capture) -> None:
-    generate(small_run(classes="turn"), folder / "d")
-    generate(small_run(n=8), folder / "e")
+    generate_images(small_run(classes="turn"), folder / "d")
+    generate_images(small_run(n=8), folder / "e")
     before = tree(folder)
     for other, reason in (("d", "make no one report: classes uniform and turn"), ("e", "size")):
         assert call("calc", "a", other, "--ref", "ref.npz", "-o", "report") == 2

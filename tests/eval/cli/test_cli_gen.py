@@ -18,7 +18,7 @@ from fewstep.eval.common.amounts import bytes_text, seconds_text
 from fewstep.eval.generate import estimate as gen_estimate
 from fewstep.eval.generate import recipe
 from fewstep.eval.generate.collected import statistics
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.recipe import Recipe, run_from_folder
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify
@@ -62,7 +62,7 @@ def small(**changes: Any) -> Recipe:
 
 
 def test_it_makes_what_python_makes(capsys: pytest.CaptureFixture[str]) -> None:
-    generate(small().build("cpu"), "python")
+    generate_images(small().build("cpu"), "python")
     assert gen(*SMALL, "-o", "cli") == 0
     expected = verify("python").hash
     assert verify("cli").hash == expected is not None
@@ -76,8 +76,8 @@ def test_it_makes_what_python_makes(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_same_command_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     run = small().build("cpu")
-    generate(run, "whole")
-    generate(run, "run", rank=1, world=2)
+    generate_images(run, "whole")
+    generate_images(run, "run", rank=1, world=2)
     next(Path("run").glob("unit-000003*")).unlink()
     assert gen(*SMALL, "-o", "run") == 0
     out = capsys.readouterr().out
@@ -99,7 +99,7 @@ def test_a_dry_run_tells_and_makes_nothing(capsys: pytest.CaptureFixture[str]) -
     assert [line.partition(":")[0] for line in lines[2:]] == ["disk", "memory", "time"]
     assert lines[-1].endswith("s (from calls of one unit)")
     assert not list(Path().iterdir())
-    generate(small().build("cpu"), "run", rank=0, world=2)
+    generate_images(small().build("cpu"), "run", rank=0, world=2)
     assert gen(*SMALL, "-o", "run", "--dry-run") == 0
     assert "in 6 units, 3 of them there" in capsys.readouterr().out
     assert len(list(Path("run").glob("unit-*"))) == 3
@@ -109,7 +109,7 @@ def test_a_dry_run_tells_and_makes_nothing(capsys: pytest.CaptureFixture[str]) -
 def test_the_estimate_of_disk_holds(keep: Any) -> None:
     run = small(keep=keep, seeds="0-999", unit=10, nfe=1, guidance="none").build("cpu")
     expected = gen_estimate.estimate(run, "run").disk
-    generate(run, "run")
+    generate_images(run, "run")
     found = sum(path.stat().st_size for path in Path("run").iterdir())
     assert found == pytest.approx(expected, rel=0.1)  # names and numbers differ in length
 
@@ -156,7 +156,7 @@ def test_a_folder_tells_how_to_go_on() -> None:
         assert gen(*SMALL, "-o", keep, "--keep", keep) == 0
         run = run_from_folder(keep, "cpu")
         assert verify(keep, recompute=3, run=run).ok
-        assert generate(run, keep).reused == 6
+        assert generate_images(run, keep).reused == 6
     stored = ShardFolder("images").options()
     assert stored == small().options()
     assert Recipe(**stored) == small()
@@ -177,7 +177,7 @@ def test_python_runs_are_described_as_far_as_they_can_be() -> None:
     run = small(sampler=plan.table(), nfe=4).build("cpu")
     found = Recipe.of(run)
     assert found == small(sampler=plan.table(), nfe=4, model="blobs")
-    generate(run, "run")
+    generate_images(run, "run")
     with pytest.raises(ValueError, match="unknown problem 'blobs'"):
         run_from_folder("run")  # it was given to python as an object
 
@@ -265,10 +265,10 @@ def test_a_full_disk_is_told_with_the_file(
 
 def test_the_number_of_threads_is_told_how_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     run = small().build("cpu")
-    generate(run, "run")
+    generate_images(run, "run")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     with pytest.raises(ValueError, match=r"threads: 1 there, 7 now(.|\n)*OMP_NUM_THREADS=1"):
-        generate(run, "run")
+        generate_images(run, "run")
 
 
 def test_missing_weights_end_it_before_a_model_is_loaded(

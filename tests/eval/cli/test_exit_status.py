@@ -15,7 +15,7 @@ from generation_runs import SHAPE, small_run
 from fewstep.eval.bench.sweeps import read_sweep
 from fewstep.eval.cli.app import app
 from fewstep.eval.common.paths import check_folder_name
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.recipe import Recipe
 from fewstep.eval.metrics.statistics_files import (
     TEXTS,
@@ -98,14 +98,14 @@ def test_an_empty_folder_is_refused_in_files_and_in_python(folder: Path) -> None
     with pytest.raises(ValueError, match=r"sweep\.yaml: out is an empty text"):
         read_sweep(folder / "sweep.yaml")
     with pytest.raises(ValueError, match="an empty text for a folder"):
-        generate(small_run(), "")
+        generate_images(small_run(), "")
 
 
 # A name with a suffix is no folder's
 
 
 def run_folder() -> None:
-    generate(small_run(), "run")
+    generate_images(small_run(), "run")
 
 
 @pytest.mark.parametrize("name", ["x.tar.gz", "t.txt", "x.tar", "a.npz.zip.json", "b.safetensors"])
@@ -254,7 +254,7 @@ def changed(table: Any, path: tuple[Any, ...]) -> Any:
 
 def test_verify_notices_a_change_anywhere_in_the_settings(folder: Path, capsys: Capture) -> None:
     recipe = Recipe("mix8", "euler", 2, "0-5", unit=3)
-    generate(recipe.build("cpu"), "run", recipe=recipe)
+    generate_images(recipe.build("cpu"), "run", recipe=recipe)
     assert call("verify", "run") == 0
     file = folder / "run" / "config.json"
     text = file.read_text()
@@ -289,7 +289,7 @@ def without(table: Any, path: tuple[Any, ...]) -> Any:
 def test_a_folder_whose_model_is_gone_says_so_and_holds(folder: Path, capsys: Capture) -> None:
     (folder / "model.py").write_text(MODEL.format(free=99, ending="pass"))
     recipe = Recipe("model.py:load", "euler", 2, "0-5", unit=3)
-    generate(recipe.build("cpu"), "run", recipe=recipe)
+    generate_images(recipe.build("cpu"), "run", recipe=recipe)
     (folder / "model.py").unlink()
     assert call("verify", "run") == 0
     out = capsys.readouterr().out
@@ -301,7 +301,7 @@ def test_folders_of_the_former_format_are_read(folder: Path, capsys: Capture) ->
     from fewstep.eval.generate.shards import config_hash
 
     run = small_run(keep="features", extractor=PixelExtractor(SHAPE))
-    generate(run, "run")
+    generate_images(run, "run")
     file = folder / "run" / "config.json"
     table = json.loads(file.read_text())
     for key in ("model", "answers", "decoder", "code_of_fewstep", "extractor_code"):
@@ -312,7 +312,7 @@ def test_folders_of_the_former_format_are_read(folder: Path, capsys: Capture) ->
     assert call("verify", "run") == 0
     assert "the folder is of a former version" in capsys.readouterr().out
     with pytest.raises(ValueError, match="format: 2 there, 3 now"):
-        generate(run, "run")
+        generate_images(run, "run")
 
 
 # convert

@@ -10,7 +10,7 @@ from command_line import call, tree
 from generation_runs import SHAPE, small_run
 from image_files import coloured, save_all
 
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.recipe import Recipe
 from fewstep.eval.networks.extractors import PixelExtractor
 
@@ -80,14 +80,14 @@ def test_verify_names_damage_and_what_is_missing(folder: Path, capsys: Capture) 
     (folder / "a" / "result.json").write_text("{")
     assert call("verify", "b") == 0
     assert call("verify", "nowhere") == 2
-    generate(small_run(extractor=PixelExtractor(SHAPE)), folder / "a")
+    generate_images(small_run(extractor=PixelExtractor(SHAPE)), folder / "a")
     assert call("verify", "a") == 2
     assert "run fewstep calc -o again" in capsys.readouterr().err
 
 
 def test_verify_makes_units_again(tmp_path: Path, capsys: Capture) -> None:
     recipe = Recipe("generation_runs:blobs", "euler_a", 3, "100-121", "icg:1.4", unit=4)
-    generate(recipe.build("cpu"), tmp_path / "run", recipe=recipe)
+    generate_images(recipe.build("cpu"), tmp_path / "run", recipe=recipe)
     assert call("verify", tmp_path / "run", "--recompute", "2", "--device", "cpu") == 0
     assert "made again: units" in capsys.readouterr().out
     assert call("verify", tmp_path / "run", "--recompute", "-1") == 2

@@ -16,7 +16,7 @@ from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.setup import Bench
 from fewstep.eval.common.differences import differing
 from fewstep.eval.common.sketches import agree, sketch
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.eval.problems.fine_solution import fine_reference
@@ -369,10 +369,10 @@ def test_a_model_made_in_python_is_known_by_its_code_too(tmp_path: Path) -> None
     plain = load_problem("mix8")
     own = Problem("own", Shifted(plain), plain.shape, plain.fingerprint)
     assert any(name.endswith("test_stale_models") for name in own.identity["model"])
-    generate(Generation(plain, "euler", 2, range(4)), tmp_path)
+    generate_images(Generation(plain, "euler", 2, range(4)), tmp_path)
     other = Problem("mix8", own.denoiser, plain.shape, plain.fingerprint)
     with pytest.raises(ValueError, match=r"test_stale_models.* and its answers to fixed noise ch"):
-        generate(Generation(other, "euler", 2, range(4)), tmp_path)
+        generate_images(Generation(other, "euler", 2, range(4)), tmp_path)
 
 
 def test_a_cache_that_cannot_be_written_is_told_of_once(

@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from fewstep.eval.common.image_sets import quantised
 from fewstep.eval.generate import generation
 from fewstep.eval.generate.collected import export_npz, export_png, statistics, unit_tensors
-from fewstep.eval.generate.generation import generate, generate_units, make_writer, rank_and_world
+from fewstep.eval.generate.generation import (
+    generate_images,
+    generate_units,
+    make_writer,
+    rank_and_world,
+)
 from fewstep.eval.generate.seeds import read_seeds, seeds_text
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.units import Generation
@@ -34,7 +39,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that one process made."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("known")
-    generate(small_run(), folder)
+    generate_images(small_run(), folder)
     return folder
 
 
@@ -45,7 +50,7 @@ def test_any_world_and_order_give_the_same(
 ) -> None:
     run = small_run(keep=keep, extractor=PIXELS)
     for rank in reversed(range(world)):
-        generate(run, tmp_path / "ranks", rank=rank, world=world, checkpoint_units=2)
+        generate_images(run, tmp_path / "ranks", rank=rank, world=world, checkpoint_units=2)
     shards = ShardFolder(tmp_path / "reversed")
     shards.claim(run.config)
     generate_units(run, reversed(range(run.units)), make_writer(run, shards, 0))
@@ -58,22 +63,22 @@ def test_any_world_and_order_give_the_same(
 
 def test_images_do_not_depend_on_their_number(known: Path, tmp_path: Path) -> None:
     """The last unit is filled up: its two samples are those of a full unit."""
-    generate(small_run(24), tmp_path)
+    generate_images(small_run(24), tmp_path)
     assert torch.equal(everything(known), everything(tmp_path)[:22])
     assert torch.equal(everything(known, "labels"), everything(tmp_path, "labels")[:22])
 
 
 def test_another_unit_size_may_change_the_images(known: Path, tmp_path: Path) -> None:
     """So the tests here would see a batch of another size."""
-    generate(small_run(unit_size=3), tmp_path)
+    generate_images(small_run(unit_size=3), tmp_path)
     assert not torch.equal(everything(known), everything(tmp_path))
 
 
 def test_a_sample_depends_on_its_own_seed_alone(tmp_path: Path) -> None:
     """Start noise, class, the sampler's noise and the draws of guidance: all move with the seed."""
     seeds = [7, 2**32 - 1, 0, 100]
-    generate(small_run(seeds=seeds), tmp_path / "a")
-    generate(small_run(seeds=seeds[::-1]), tmp_path / "b")
+    generate_images(small_run(seeds=seeds), tmp_path / "a")
+    generate_images(small_run(seeds=seeds[::-1]), tmp_path / "b")
     assert torch.equal(everything(tmp_path / "a").flip(0), everything(tmp_path / "b"))
     images = everything(tmp_path / "a")
     assert len({image.numpy().tobytes() for image in images}) == 4
@@ -142,8 +147,8 @@ def test_rounding_is_edms() -> None:
 
 
 def test_features_are_those_of_the_kept_images(known: Path, tmp_path: Path) -> None:
-    generate(small_run(keep="features", extractor=PIXELS), tmp_path / "features")
-    generate(small_run(extractor=PIXELS), tmp_path / "both")
+    generate_images(small_run(keep="features", extractor=PIXELS), tmp_path / "features")
+    generate_images(small_run(extractor=PIXELS), tmp_path / "both")
     expected = PIXELS(everything(known))
     for folder in ("features", "both"):
         assert torch.equal(everything(tmp_path / folder, "features"), expected)
@@ -152,7 +157,7 @@ def test_features_are_those_of_the_kept_images(known: Path, tmp_path: Path) -> N
 
 def test_statistics_are_of_one_extractor_and_all_units(tmp_path: Path) -> None:
     run = small_run(keep="features", extractor=PIXELS)
-    generate(run, tmp_path, rank=0, world=2)
+    generate_images(run, tmp_path, rank=0, world=2)
     with pytest.raises(ValueError, match="3 of 6 units"):
         statistics(tmp_path, PIXELS)
     assert verify(tmp_path).hash is None
@@ -173,7 +178,7 @@ def test_exports_hold_the_images(tmp_path: Path, channels: int) -> None:
     image = pytest.importorskip("PIL.Image")
     run = small_run(6, problem=blobs((channels, 4, 4)))
     folder = tmp_path / "run"
-    generate(run, folder)
+    generate_images(run, folder)
     expected = everything(folder).permute(0, 2, 3, 1).numpy()
     export_npz(folder, tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz") as arrays:
@@ -192,7 +197,7 @@ def test_exports_hold_the_images(tmp_path: Path, channels: int) -> None:
 
 
 def test_exports_need_images(tmp_path: Path) -> None:
-    generate(small_run(keep="none", extractor=PIXELS), tmp_path)
+    generate_images(small_run(keep="none", extractor=PIXELS), tmp_path)
     with pytest.raises(ValueError, match="an export needs images"):
         export_npz(tmp_path, tmp_path / "a.npz")
     with pytest.raises(ValueError, match="holds sums only"):
@@ -213,7 +218,7 @@ def test_bundled_problems_run(tmp_path: Path) -> None:
     from fewstep.eval.problems import load_problem
 
     run = Generation(load_problem("mix8"), "unipc", 4, range(5), unit_size=4)
-    generate(run, tmp_path)
+    generate_images(run, tmp_path)
     assert everything(tmp_path).shape == (5, 8)
     assert run.config["classes"] == "none"
     assert verify(tmp_path, recompute=2, run=run).ok
@@ -230,8 +235,8 @@ def test_the_bundled_network_gives_the_same_on_any_world(tmp_path: Path) -> None
         for n, keep in ((20, "none"), (24, "images"))
     ]
     for rank in (1, 0):
-        generate(runs[0], tmp_path / "ranks", rank=rank, world=2)
-    generate(runs[1], tmp_path / "one")
+        generate_images(runs[0], tmp_path / "ranks", rank=rank, world=2)
+    generate_images(runs[1], tmp_path / "one")
     found, more = verify(tmp_path / "ranks"), verify(tmp_path / "one")
     assert [found.records[unit].pixels for unit in (0, 1)] == [
         more.records[unit].pixels for unit in (0, 1)

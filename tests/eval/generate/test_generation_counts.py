@@ -10,7 +10,7 @@ from generation_runs import small_run
 from torch import nn
 
 from fewstep.eval.common.phases import PHASES
-from fewstep.eval.generate.generation import Summary, generate
+from fewstep.eval.generate.generation import Summary, generate_images
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.problems import Problem, load_problem
@@ -58,7 +58,7 @@ def test_counts_are_those_of_a_hook(fashion: Problem, sampler: str, guidance: st
 
 def test_units_tell_where_their_time_went(fashion: Problem, tmp_path: Path) -> None:
     run = Generation(fashion, "unipc", 4, range(5), unit_size=4)
-    generate(run, tmp_path)
+    generate_images(run, tmp_path)
     found = verify(tmp_path)
     assert found.seconds_by.keys() == set(PHASES) - {"save"}
     assert all(seconds > 0 for seconds in found.seconds_by.values())
@@ -70,8 +70,8 @@ def log_of(folder: Path, rank: int = 0) -> list[dict[str, Any]]:
 
 
 def test_each_start_is_logged(tmp_path: Path) -> None:
-    generate(small_run(), tmp_path, rank=0, world=2)
-    generate(small_run(), tmp_path)
+    generate_images(small_run(), tmp_path, rank=0, world=2)
+    generate_images(small_run(), tmp_path)
     first, second = log_of(tmp_path)
     assert (first["world"], first["made"], first["reused"]) == (2, 3, 0)
     assert (second["world"], second["made"], second["reused"]) == (1, 3, 3)

@@ -15,7 +15,7 @@ import torch
 from generation_runs import SHAPE, logged_run, work
 
 from fewstep.eval.generate.collected import statistics
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.networks.extractors import PixelExtractor
 
@@ -29,10 +29,10 @@ TORCHRUN = """
 import sys
 import torch
 from generation_runs import logged_run
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 torch.set_num_threads(1)
 from pathlib import Path
-generate(logged_run(Path(sys.argv[2]), sys.argv[3]), sys.argv[1], checkpoint_units=1)
+generate_images(logged_run(Path(sys.argv[2]), sys.argv[3]), sys.argv[1], checkpoint_units=1)
 """
 
 
@@ -43,7 +43,7 @@ class Trials:
         self.folder, self.keep, self.log = folder / "run", keep, folder / "begun"
         self.log.touch()
         self.expected = folder / "expected"
-        generate(logged_run(folder / "unread", keep), self.expected)
+        generate_images(logged_run(folder / "unread", keep), self.expected)
 
     def begun(self) -> int:
         """Units that were begun so far."""

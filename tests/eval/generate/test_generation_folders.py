@@ -13,7 +13,7 @@ from generation_runs import SHAPE, blobs, small_run
 
 from fewstep.eval.generate import units
 from fewstep.eval.generate.collected import statistics
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.shards import CONFIG, ShardFolder, config_hash
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.generate.verification import verify
@@ -94,7 +94,7 @@ OF_MODEL = ("model", "answers", "decoder")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("made")
-    generate(base(), folder)
+    generate_images(base(), folder)
     return folder
 
 
@@ -120,7 +120,7 @@ def test_another_setting_is_refused_with_its_difference(made: Path, name: str) -
     assert "another folder" in remedy
     assert "delete" in remedy
     with pytest.raises(ValueError, match="other settings"):
-        generate(run, made)
+        generate_images(run, made)
     assert sorted(made.iterdir()) == before
 
 
@@ -143,8 +143,8 @@ def test_threads_and_precision_are_settings(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_equal_settings_go_on(made: Path) -> None:
-    assert generate(base(), made).reused == 6
-    assert generate(base(seeds=list(range(100, 122))), made).made == 0
+    assert generate_images(base(), made).reused == 6
+    assert generate_images(base(seeds=list(range(100, 122))), made).made == 0
 
 
 def test_the_hash_of_settings_is_in_the_file(made: Path) -> None:
@@ -156,13 +156,13 @@ def test_the_hash_of_settings_is_in_the_file(made: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", '{"config": {"nfe": 3}, "sha256": "0"}'])
 def test_changed_settings_files_are_refused(tmp_path: Path, content: str) -> None:
-    generate(base(), tmp_path)
+    generate_images(base(), tmp_path)
     (tmp_path / CONFIG).write_text(content)
     with pytest.raises(ValueError, match="changed by hand or damaged"):
-        generate(base(), tmp_path)
+        generate_images(base(), tmp_path)
     (tmp_path / CONFIG).unlink()
     with pytest.raises(ValueError, match="journals but no config"):
-        generate(base(), tmp_path)
+        generate_images(base(), tmp_path)
 
 
 def shorten(path: Path) -> None:
@@ -185,7 +185,7 @@ def test_damaged_files_are_named_and_made_again(
 ) -> None:
     run = base(keep=keep)
     for rank in (0, 1):
-        generate(run, tmp_path, rank=rank, world=2)
+        generate_images(run, tmp_path, rank=rank, world=2)
     victim = sorted(tmp_path.glob("*.safetensors"))[1]
     damage(victim)
     found = verify(tmp_path)
@@ -195,7 +195,7 @@ def test_damaged_files_are_named_and_made_again(
     assert re.search(reason, text)
     # Unit 1, or the sums of the second rank.
     assert found.missing == ([1, 3, 5] if keep == "none" else [1])
-    again = generate(run, tmp_path, rank=0, world=1)
+    again = generate_images(run, tmp_path, rank=0, world=1)
     assert again.damaged == [text]
     assert again.made == len(found.missing)
     assert verify(tmp_path).hash == verify(made).hash
@@ -206,18 +206,18 @@ def test_damaged_files_are_named_and_made_again(
 
 @pytest.mark.parametrize("rest", ["", '{"file": "unit-0', "nonsense\n"])
 def test_cut_off_lines_do_not_count_and_do_no_harm(made: Path, tmp_path: Path, rest: str) -> None:
-    generate(base(), tmp_path)
+    generate_images(base(), tmp_path)
     journal = tmp_path / "journal-0.jsonl"
     *lines, _ = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines) + rest)
     assert verify(tmp_path).missing == [5]
-    assert generate(base(), tmp_path).made == 1
+    assert generate_images(base(), tmp_path).made == 1
     assert verify(tmp_path).hash == verify(made).hash
 
 
 def test_recomputing_finds_what_checksums_cannot(tmp_path: Path) -> None:
     """Files of other weights under the same fingerprint are whole, but not of this run."""
-    generate(base(nfe=3), tmp_path)
+    generate_images(base(nfe=3), tmp_path)
     assert verify(tmp_path, recompute=6, run=base()).ok
     other = base()
     other.problem.denoiser._inner.means += 0.1  # type: ignore[attr-defined]
@@ -240,9 +240,9 @@ def test_one_rank_is_one_process(tmp_path: Path) -> None:
     shards = ShardFolder(tmp_path)
     with shards.locked(0):
         with pytest.raises(ValueError, match="another process is at work"):
-            generate(base(), tmp_path)
-        assert generate(base(), tmp_path, rank=1, world=2).made == 3
-    assert generate(base(), tmp_path).made == 3
+            generate_images(base(), tmp_path)
+        assert generate_images(base(), tmp_path, rank=1, world=2).made == 3
+    assert generate_images(base(), tmp_path).made == 3
 
 
 def test_an_error_keeps_what_is_finished(tmp_path: Path) -> None:
@@ -255,6 +255,6 @@ def test_an_error_keeps_what_is_finished(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate(run, tmp_path, progress=stop)
+        generate_images(run, tmp_path, progress=stop)
     assert calls == [(0, 6), (1, 6), (2, 6)]
-    assert generate(run, tmp_path).reused == 2
+    assert generate_images(run, tmp_path).reused == 2

@@ -14,7 +14,7 @@ from command_line import call, tree
 from generation_runs import SHAPE, small_run
 from image_files import coloured, cut, save, save_all
 
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.metrics.statistics_files import load_npz
 from fewstep.eval.networks.extractors import PixelExtractor
 
@@ -30,7 +30,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "data"
     save_all(folder / "good", coloured(20))
     assert call("ref", folder / "good", "-o", folder / "ref.npz", *USE) == 0
-    generate(small_run(), folder / "run")
+    generate_images(small_run(), folder / "run")
     return folder
 
 

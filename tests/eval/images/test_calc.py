@@ -13,7 +13,7 @@ from image_files import coloured, save_all
 
 from fewstep.eval.common.image_sets import ImageSet, SetHash
 from fewstep.eval.generate.collected import export_npz, export_png, statistics
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.images import calculate as calculate_module
 from fewstep.eval.images.calculate import SetScore, calculate, column_title, find_reference
 from fewstep.eval.images.make_reference import make_reference
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 22 samples with images and features, in units of 4."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs") / "run"
-    generate(small_run(extractor=PIXELS), folder)
+    generate_images(small_run(extractor=PIXELS), folder)
     return folder
 
 
@@ -119,9 +119,9 @@ def test_scores_are_the_distance_of_the_features(run: Path) -> None:
 def test_scores_do_not_depend_on_how_samples_are_kept(run: Path, tmp_path: Path) -> None:
     export_png(run, tmp_path / "png")
     export_npz(run, tmp_path / "all.npz")
-    generate(small_run(), tmp_path / "images")
-    generate(small_run(keep="features", extractor=PIXELS), tmp_path / "features")
-    generate(small_run(keep="none", extractor=PIXELS), tmp_path / "sums")
+    generate_images(small_run(), tmp_path / "images")
+    generate_images(small_run(keep="features", extractor=PIXELS), tmp_path / "features")
+    generate_images(small_run(keep="none", extractor=PIXELS), tmp_path / "sums")
     names = [run, *(tmp_path / name for name in ("images", "features", "sums", "png", "all.npz"))]
     real = images_of(noise(40))
     found = [score(open_samples(name, PIXELS), real, batch=5)[0] for name in names]
@@ -194,7 +194,7 @@ def test_what_cannot_be_scored_is_refused_first(
 
 
 def test_sums_are_of_all_samples(tmp_path: Path) -> None:
-    generate(small_run(keep="none", extractor=PIXELS), tmp_path)
+    generate_images(small_run(keep="none", extractor=PIXELS), tmp_path)
     with pytest.raises(ValueError, match="leave out --num"):
         open_samples(tmp_path, PIXELS, num=3)
     with pytest.raises(ValueError, match="leave out --repeats"):
@@ -204,7 +204,7 @@ def test_sums_are_of_all_samples(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_folder_has_no_score(tmp_path: Path) -> None:
-    generate(small_run(), tmp_path, rank=0, world=2)
+    generate_images(small_run(), tmp_path, rank=0, world=2)
     with pytest.raises(ValueError, match="lacks 3 of its units; generate the rest first"):
         open_samples(tmp_path, PIXELS)
 
@@ -242,7 +242,7 @@ def test_pairs(tmp_path: Path, run: Path) -> None:
     assert paired_difference(images_of(first), images_of(first)).psnr == float("inf")
     with pytest.raises(ValueError, match="make no pairs: images 20 and 22"):
         paired_difference(images_of(first), open_images(run))
-    generate(small_run(seeds=range(200, 222)), tmp_path)
+    generate_images(small_run(seeds=range(200, 222)), tmp_path)
     with pytest.raises(ValueError, match="seeds 100-121 and 200-221"):
         paired_difference(open_images(run), open_images(tmp_path))
 

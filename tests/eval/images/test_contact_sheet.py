@@ -13,7 +13,7 @@ from generation_runs import small_run
 from PIL import Image
 
 from fewstep.eval.commands.next_steps import after_gen
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.images import contact_sheet
 from fewstep.eval.images.contact_sheet import (
@@ -51,7 +51,9 @@ def test_gen_ends_with_a_sheet_and_the_next_command(folder: Path, capsys: Captur
 def test_the_next_command_runs_as_it_is_printed(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generate(small_run(keep="features", extractor=PixelExtractor((1, 4, 4))), folder / "kept")
+    generate_images(
+        small_run(keep="features", extractor=PixelExtractor((1, 4, 4))), folder / "kept"
+    )
     line = after_gen(Path("kept")).removeprefix("next: ").partition(" (with")[0]
     assert call(*shlex.split(line.replace("REAL.npz", "ref.npz"))[1:]) == 0
     out = capsys.readouterr().out
@@ -86,7 +88,9 @@ def test_samples_come_with_the_labels_of_their_units(folder: Path) -> None:
 
 
 def test_nothing_is_drawn_of_what_are_no_images(folder: Path, capsys: Capture) -> None:
-    generate(small_run(keep="features", extractor=PixelExtractor((1, 4, 4))), folder / "kept")
+    generate_images(
+        small_run(keep="features", extractor=PixelExtractor((1, 4, 4))), folder / "kept"
+    )
     assert write_contact_sheet(Path("kept")) is None
     assert call("gen", "-m", "mix8", "-s", "ddim", "--nfe", "2", "--seeds", "0-9", "-o", "p") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "next: fewstep verify p"

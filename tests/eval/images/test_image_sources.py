@@ -13,7 +13,7 @@ from PIL import Image
 
 from fewstep.eval.common.image_sets import ImageSet, SetHash
 from fewstep.eval.generate.collected import export_npz, export_png
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.images.sources import open_images
 from fewstep.eval.networks.extractors import PixelExtractor
 
@@ -127,7 +127,7 @@ def test_palettes_and_opaque_alpha_are_what_they_show(tmp_path: Path) -> None:
 def test_generated_folders_are_sets_as_their_exports_are(tmp_path: Path, seed: int) -> None:
     """In the order of the seeds, also where their numbers of digits differ."""
     run = tmp_path / "run"
-    generate(small_run(seeds=range(seed, seed + 22)), run)
+    generate_images(small_run(seeds=range(seed, seed + 22)), run)
     export_png(run, tmp_path / "png")
     export_npz(run, tmp_path / "all.npz")
     sets = [open_images(tmp_path / name) for name in ("run", "png", "all.npz")]
@@ -139,7 +139,7 @@ def test_generated_folders_are_sets_as_their_exports_are(tmp_path: Path, seed: i
 
 
 def test_generated_folders_without_images(tmp_path: Path) -> None:
-    generate(small_run(keep="features", extractor=PixelExtractor(SHAPE)), tmp_path)
+    generate_images(small_run(keep="features", extractor=PixelExtractor(SHAPE)), tmp_path)
     with pytest.raises(ValueError, match="keeps features and no images"):
         open_images(tmp_path)
 

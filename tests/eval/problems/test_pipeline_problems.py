@@ -10,7 +10,7 @@ from saved_pipelines import BUILDERS, PROMPTS, TEXT, changed, loaded, prompt_fil
 from torch import Tensor
 
 import fewstep
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.units import Generation
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.problems import Problem, load_problem, rmse
@@ -156,12 +156,14 @@ def test_generation_and_guidance(case: str, prompts: Path, tmp_path: Path) -> No
     guidance = "none" if case == "ddpm" else "cfg:3"
     assert (read_guidance(guidance, problem).expression is None) == (case == "ddpm")
     run = Generation(problem, "unipc", 2, range(5), guidance, unit_size=2)
-    assert generate(run, tmp_path / "run").made == 3
+    assert generate_images(run, tmp_path / "run").made == 3
     assert verify(tmp_path / "run").ok
     other = changed(saved(case), "unet", tmp_path / "other")
     other = load_problem(str(other), prompts=prompts if case == "sd" else None)
     with pytest.raises(ValueError, match="fingerprint"):
-        generate(Generation(other, "unipc", 2, range(5), guidance, unit_size=2), tmp_path / "run")
+        generate_images(
+            Generation(other, "unipc", 2, range(5), guidance, unit_size=2), tmp_path / "run"
+        )
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from report_results import NAMES, sample_results
 
 from fewstep.eval.common.class_names import class_names
 from fewstep.eval.generate.collected import unit_tensors
-from fewstep.eval.generate.generation import generate
+from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.problems.prompts import prompt_lines
 from fewstep.eval.reports.html import page
 from fewstep.eval.reports.lines import LINES, read_runs
@@ -74,7 +74,7 @@ def test_pictures_of_other_classes_stand_apart() -> None:
 
 
 def test_unequal_seeds_stand_in_tables_of_their_own(folder: Path) -> None:
-    generate(small_run(sampler="ddim"), folder / "d")
+    generate_images(small_run(sampler="ddim"), folder / "d")
     assert call("calc", "a", "b", "d", "--ref", "ref.npz", "-o", "report") == 0
     shown = parts(newest())
     assert [[row.starts for row in part.rows] for part in shown] == [
@@ -91,8 +91,8 @@ def test_unequal_seeds_stand_in_tables_of_their_own(folder: Path) -> None:
 
 
 def test_equal_seeds_and_repeats_share_a_table(folder: Path) -> None:
-    generate(small_run(sampler="ddim"), folder / "d")
-    generate(small_run(sampler="ddim", seeds=range(500, 522)), folder / "e")
+    generate_images(small_run(sampler="ddim"), folder / "d")
+    generate_images(small_run(sampler="ddim", seeds=range(500, 522)), folder / "e")
     assert call("calc", "a", "b", "d", "e", "--ref", "ref.npz", "-o", "report") == 0
     text = Path("report/report.html").read_text()
     assert len(parts(newest())) == 1
@@ -123,7 +123,7 @@ def test_merging_goes_by_all_seeds() -> None:
 
 def test_samples_that_are_there_twice_are_no_repeats(folder: Path, capsys: Capture) -> None:
     shutil.copytree("a", "copy")
-    generate(small_run(seeds=range(110, 132)), folder / "overlapping")
+    generate_images(small_run(seeds=range(110, 132)), folder / "overlapping")
     for other, seeds in (("copy", "100-121"), ("overlapping", "110-121")):
         capsys.readouterr()
         assert call("calc", "a", other, "--ref", "ref.npz", "-o", "report") == 2
@@ -149,7 +149,7 @@ def test_two_plans_of_one_name_are_told_apart(folder: Path) -> None:
     process = discrete_vp("linear")
     for i, spec in enumerate(("ddim", "ipndm")):
         plan = replace(build_plan(spec, process, 3), name="mine")
-        generate(small_run(sampler=plan, guidance="none"), folder / f"p{i}")
+        generate_images(small_run(sampler=plan, guidance="none"), folder / f"p{i}")
     assert call("calc", "p0", "p1", "--ref", "ref.npz", "-o", "report") == 0
     assert [row.sampler for row in newest().rows] == ["mine (p0)", "mine (p1)"]
 

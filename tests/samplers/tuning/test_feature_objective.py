@@ -21,7 +21,7 @@ from fewstep.samplers.tuning.flatten import flatten
 from fewstep.samplers.tuning.objective import Objective, floor_of
 from fewstep.samplers.tuning.pairs import Pairs
 from fewstep.samplers.tuning.polish import polish
-from fewstep.samplers.tuning.rollout import Calls, run
+from fewstep.samplers.tuning.rollout import Calls, run_table
 from fewstep.samplers.tuning.teacher import fine_grid, teach
 from fewstep.schedules import discrete_vp
 
@@ -165,7 +165,7 @@ def test_features_of_the_bundled_model_come_nearer(fashion: Any, kind: Any) -> N
     features = load_features("fashion", problem)
     table = flatten(build_plan("unipc", problem.process, 4), problem.process)
     calls = Calls(problem.denoiser)
-    space = objective_space(kind, features, run(calls, table, tune).end, tune.end)
+    space = objective_space(kind, features, run_table(calls, table, tune).end, tune.end)
     assert space is not None
     lifted = space.pairs(tune)
     squares = Objective(lifted, space=space).squares(calls, table)
@@ -173,7 +173,7 @@ def test_features_of_the_bundled_model_come_nearer(fashion: Any, kind: Any) -> N
     tuned = polish(calls, Family(table, "coefficients"), table, goal, goal, steps=2).table
     errors = []
     for one in (table, tuned):  # on noises by which nothing was chosen
-        end = run(calls, one, others).end
+        end = run_table(calls, one, others).end
         errors.append(float((features(end) - features(others.end)).square().mean().sqrt()))
     assert errors[1] < 0.9 * errors[0]  # measured: 0.72, and 0.83 with both
 

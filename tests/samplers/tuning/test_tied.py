@@ -12,7 +12,7 @@ from fewstep.samplers.tuning.family import Family
 from fewstep.samplers.tuning.flatten import flatten
 from fewstep.samplers.tuning.optimise import solver_on
 from fewstep.samplers.tuning.pairs import Pairs
-from fewstep.samplers.tuning.rollout import Calls, jacobian, run, tile
+from fewstep.samplers.tuning.rollout import Calls, jacobian, run_table, tile
 from fewstep.samplers.tuning.tied import Tied
 from fewstep.schedules import VE, Flow, NoiseProcess, discrete_vp
 
@@ -52,7 +52,7 @@ def test_flattened_plan_gives_the_samples_of_the_plan(spec: str, name: str, nfe:
     ours, theirs = (sample(denoiser, p, nfe, noise=noise) for p in (table.plan(), plan))
     # Both are float64 sums of about n terms; measured below 5e-14.
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
-    again = run(Calls(denoiser), table, start_of(table, noise)).end
+    again = run_table(Calls(denoiser), table, start_of(table, noise)).end
     torch.testing.assert_close(again, theirs, rtol=0, atol=1e-10)
 
 
@@ -172,7 +172,7 @@ def test_jacobian_is_that_of_central_differences(name: str, kind: str, end: str)
     _, columns = jacobian(denoiser, family, vector, start)
     h = 1e-5
     for k, step in enumerate(h * np.eye(family.size)):
-        ends = [run(denoiser, family.table(vector + s * step), start).end for s in (1, -1)]
+        ends = [run_table(denoiser, family.table(vector + s * step), start).end for s in (1, -1)]
         slope = (ends[0] - ends[1]) / (2 * h)
         # One-sided differences with a relative step of 5e-7 along strongly bent directions.
         error = (slope - columns[k]).abs().max() / slope.abs().max()

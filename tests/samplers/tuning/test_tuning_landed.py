@@ -20,7 +20,7 @@ from fewstep.samplers.tuning.flatten import flatten
 from fewstep.samplers.tuning.least_squares import least_squares
 from fewstep.samplers.tuning.optimise import Settings, tune_tied
 from fewstep.samplers.tuning.pairs import Pairs
-from fewstep.samplers.tuning.rollout import Calls, jacobian, run
+from fewstep.samplers.tuning.rollout import Calls, jacobian, run_table
 from fewstep.samplers.tuning.scan import Landings, scan, scan_landed
 from fewstep.samplers.tuning.teacher import Teacher, fine_grid, teach
 from fewstep.samplers.tuning.tied import Tied
@@ -50,7 +50,9 @@ def test_flattened_warm_plan_gives_its_samples(name: str, spec: str, history: in
     # Sums of a dozen float64 terms.
     torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=1e-10)
     pairs = Pairs.landed(teach(denoiser, noise, grid=3), fit, 3.0, table.history)
-    torch.testing.assert_close(run(Calls(denoiser), table, pairs).end, ends[0], rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        run_table(Calls(denoiser), table, pairs).end, ends[0], rtol=0, atol=1e-10
+    )
 
 
 def test_noise_above_a_landing_has_no_tied_form() -> None:
@@ -88,7 +90,7 @@ def test_derivatives_with_a_history(name: str) -> None:
     vector = family.vector(family.base)
     _, columns = jacobian(denoiser, family, vector, pairs)
     for step, column in zip(1e-5 * np.eye(family.size), columns, strict=True):
-        ends = [run(denoiser, family.table(vector + s * step), pairs).end for s in (1, -1)]
+        ends = [run_table(denoiser, family.table(vector + s * step), pairs).end for s in (1, -1)]
         # Differences of size 1e-5 in float64, of ends of order 1; measured below 2e-6.
         torch.testing.assert_close(column, (ends[0] - ends[1]) / 2e-5, rtol=1e-4, atol=1e-4)
 
@@ -116,7 +118,7 @@ def test_landing_helps_where_a_gaussian_holds() -> None:
         table = flatten(tuned.plan, problem.process)
         if tuned.landing is not None:
             pairs = landings.pairs(table, unseen)
-        found[name] = run(Calls(denoiser), table, pairs).end - unseen.end
+        found[name] = run_table(Calls(denoiser), table, pairs).end - unseen.end
     rms = {name: float(error.square().mean().sqrt()) for name, error in found.items()}
     assert tuned.landing in landings.rho
     assert rms["landed"] < 0.95 * rms["none"], rms
@@ -135,7 +137,7 @@ def test_exact_jump_to_the_end_leaves_nothing_to_gain() -> None:
         Calls(denoiser), 2, tune, scan(Calls(denoiser), 2, Pairs.of(tune)), landings
     )[0]
     pairs = landings.pairs(start.table, tune)
-    got = run(Calls(denoiser), start.table, pairs).end
+    got = run_table(Calls(denoiser), start.table, pairs).end
     # What is left is the last step from sigma / alpha = 0.01, of second order in it.
     assert rmse(got, exact[0]) < 1e-4
 

@@ -17,7 +17,7 @@ from fewstep.samplers.tuning.least_squares import least_squares
 from fewstep.samplers.tuning.objective import Objective
 from fewstep.samplers.tuning.optimise import Settings, tune_tied
 from fewstep.samplers.tuning.pairs import Pairs
-from fewstep.samplers.tuning.rollout import Calls, run
+from fewstep.samplers.tuning.rollout import Calls, run_table
 from fewstep.samplers.tuning.scan import scan, solver_on
 from fewstep.samplers.tuning.teacher import Teacher, fine_grid, teach, teacher_error
 from fewstep.schedules import VE, Flow, NoiseProcess, discrete_vp
@@ -83,13 +83,13 @@ def test_least_squares_finds_the_table_that_made_the_states(process: NoiseProces
     plan = build_plan("ipndm", process, 5)
     table = flatten(plan, process)
     start = Pairs.of(teach(denoiser, x, grid=3))
-    made = run(Calls(denoiser), table, start)
+    made = run_table(Calls(denoiser), table, start)
     states, data = (*made.y, made.end), tuple(made.data)
     teacher = Teacher(process, table.rho, tuple(states), data)
     other = flatten(build_plan("ddim", process, 5), process)
     other = dataclasses.replace(other, rho=table.rho)
     found = least_squares(denoiser, other, teacher, ridge=0.0)
-    ends = [run(Calls(denoiser), t, start).end for t in (found, table)]
+    ends = [run_table(Calls(denoiser), t, start).end for t in (found, table)]
     torch.testing.assert_close(*ends, rtol=0, atol=1e-6)  # normal equations lose half the digits
     kept = least_squares(denoiser, other, teacher, ridge=1e12)
     np.testing.assert_allclose(kept.weights(), other.weights(), atol=1e-6)
