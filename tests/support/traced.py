@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+TOPS = ("samplers", "schedules", "guidance", "models", "eval", "src")
 
 
 def trip(call: Callable[[], object]) -> list[str]:
@@ -24,7 +25,7 @@ def trip(call: Callable[[], object]) -> list[str]:
             return
         if code.co_filename not in places:
             path = Path(code.co_filename).resolve()
-            ours = path.is_relative_to(ROOT) and path.suffix == ".py" and "tests" not in path.parts
+            ours = path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in TOPS
             places[code.co_filename] = path.relative_to(ROOT).as_posix() if ours else None
         place = places[code.co_filename]
         if place is not None and files[-1:] != [place]:
