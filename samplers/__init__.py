@@ -11,7 +11,7 @@ order in which they build on each other:
 - sampling: :func:`sample`, the loop without diffusers.
 - tuning: tables whose numbers are fitted to a model.
 
-The tables are made with numpy alone; torch is imported with the first name that needs it.
+Tables are made with numpy alone; torch is imported with the first name that needs it.
 """
 
 from typing import TYPE_CHECKING
@@ -20,7 +20,6 @@ if __name__ != "fewstep.samplers":
     raise ImportError(f"import fewstep.samplers, not {__name__}")
 
 from fewstep.late import door
-from fewstep.samplers.solvers import registry as _registry  # noqa: F401  (fills SAMPLERS)
 
 if TYPE_CHECKING:
     from fewstep.noise import seeded_noise as seeded_noise

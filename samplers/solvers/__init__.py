@@ -5,3 +5,6 @@ dpmpp.py, unipc.py and deis.py, which are a few lines each. weights.py has the i
 polynomials behind their coefficients, spec.py reads ``"unipc:order=2"``, registry.py has every
 method by name, and auto.py the grid that each takes unless told otherwise.
 """
+
+# Whoever imports one solver can name every other, as Restart does: this fills spec.SAMPLERS.
+from fewstep.samplers.solvers import registry as registry
