@@ -86,16 +86,15 @@ def overhead(
 
     check_repeats(repeats)
     with Progress.shown("overhead", "pairs") as progress:
+        from fewstep.eval.cli import overhead_guided, overhead_schedulers
         from fewstep.eval.common.processes import resolve_device
-        from fewstep.eval.studies import guided_overhead
-        from fewstep.eval.studies import overhead as of_schedulers
 
         device = resolve_device(device)
-        steps = of_schedulers.measure_all(repeats, device, progress.at)
-        guided = guided_overhead.measure_all_guidance(repeats, device, progress.at)
+        steps = overhead_schedulers.measure_all(repeats, device, progress.at)
+        guided = overhead_guided.measure_all_guidance(repeats, device, progress.at)
         progress.close()
-        of_schedulers.show_overhead(steps, repeats, device)
-        guided_overhead.show_guided_overhead(guided, repeats, device)
+        overhead_schedulers.show_overhead(steps, repeats, device)
+        overhead_guided.show_guided_overhead(guided, repeats, device)
 
 
 def doctor() -> None:

@@ -11,9 +11,9 @@ import torch
 
 from fewstep import __version__
 from fewstep.eval import cli
+from fewstep.eval.cli.overhead_guided import GUIDANCE
+from fewstep.eval.cli.overhead_schedulers import SHAPES, by_hand, measure_all
 from fewstep.eval.networks.inception_weights import ExtractorUnavailableError
-from fewstep.eval.studies.guided_overhead import GUIDANCE
-from fewstep.eval.studies.overhead import SHAPES, by_hand, measure_all
 from fewstep.samplers import Plan, build_plan
 from fewstep.schedules import Flow
 
@@ -246,8 +246,8 @@ def test_an_interrupt_is_quiet(
 def test_overhead_measures_every_pair(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fewstep.eval.studies.overhead.SHAPES", {"small": (1, 2, 4, 4)})
-    monkeypatch.setattr("fewstep.eval.studies.guided_overhead.BATCH", 2)
+    monkeypatch.setattr("fewstep.eval.cli.overhead_schedulers.SHAPES", {"small": (1, 2, 4, 4)})
+    monkeypatch.setattr("fewstep.eval.cli.overhead_guided.BATCH", 2)
     for timing in measure_all(1):
         assert 0 < timing.ours < 1
         assert 0 < timing.theirs < 1
