@@ -27,7 +27,7 @@ def sample(
     """
     picked = tuple(range(10)) if classes == "all" else _numbers("--classes", classes)
     with Progress.shown("sample", "images") as progress:
-        from fewstep.eval.commands.basic import Drawing, draw
+        from fewstep.eval.cli.drawing import Drawing, draw
 
         draw(Drawing(picked, n, seed, sampler, nfe, guidance, device), out, progress)
 
@@ -46,7 +46,7 @@ def list_(
 
     Example: `fewstep list dpmpp`
     """
-    from fewstep.eval.commands.lists import show_lists
+    from fewstep.eval.cli.lists import show_lists
 
     show_lists(name)
 
@@ -72,7 +72,7 @@ def plan(
 
     Example: `fewstep plan unipc:order=2 --nfe 8 --process flow --save unipc8.json`
     """
-    from fewstep.eval.commands.plans import show_plan
+    from fewstep.eval.cli.plans import show_plan
 
     show_plan(spec, nfe, process, problem, save, plot)
 
@@ -99,7 +99,7 @@ def overhead(
 
 def doctor() -> None:
     """Checks versions, device, bundled weights, feature extractors, dataset and cache."""
-    from fewstep.eval.commands.doctor import show_health
+    from fewstep.eval.cli.doctor import show_health
 
     raise typer.Exit(0 if show_health() else 1)
 

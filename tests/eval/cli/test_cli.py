@@ -226,7 +226,7 @@ def test_missing_weights_are_one_line(
 
 
 def test_a_bug_is_not_called_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.eval.commands.lists.show_lists", lambda name: {}["gone"])
+    monkeypatch.setattr("fewstep.eval.cli.lists.show_lists", lambda name: {}["gone"])
     with pytest.raises(KeyError):
         cli.main(["list"])
 
@@ -237,7 +237,7 @@ def test_an_interrupt_is_quiet(
     def interrupt(name: str | None) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fewstep.eval.commands.lists.show_lists", interrupt)
+    monkeypatch.setattr("fewstep.eval.cli.lists.show_lists", interrupt)
     assert run("list") == 130
     assert capsys.readouterr().err == "interrupted; what is finished is kept\n"
 
@@ -278,7 +278,7 @@ def test_what_cannot_be_had_here_has_its_own_status(
     def unavailable(*args: object, **kwargs: object) -> None:
         raise ExtractorUnavailableError("no weights here: put them there")
 
-    monkeypatch.setattr("fewstep.eval.commands.lists.show_lists", unavailable)
+    monkeypatch.setattr("fewstep.eval.cli.lists.show_lists", unavailable)
     with pytest.raises(SystemExit) as stopped:
         cli.main(["list"])
     assert stopped.value.code == 3

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import torch
 
-from fewstep.eval.commands.calc_console import Use, tell_of_skipped
-from fewstep.eval.commands.calc_results import RESULT
-from fewstep.eval.commands.next_steps import REAL, command, next_line
+from fewstep.eval.cli.calc_console import Use, tell_of_skipped
+from fewstep.eval.cli.next_steps import REAL, command, next_line
 from fewstep.eval.common.differences import model_changes
 from fewstep.eval.common.folders import all_or_nothing, check_writable
 from fewstep.eval.common.limits import check_seed
@@ -14,7 +13,7 @@ from fewstep.eval.common.paths import check_folder_name
 from fewstep.eval.common.processes import resolve_device
 from fewstep.eval.common.text import print_line as say
 from fewstep.eval.generate import collected
-from fewstep.eval.generate.recheck import recheck
+from fewstep.eval.generate.recheck import RESULT, recheck
 from fewstep.eval.generate.recipe import Recipe
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify

@@ -15,6 +15,7 @@ from fewstep.eval.common.amounts import short_mean
 from fewstep.eval.common.differences import differing
 from fewstep.eval.common.durable import write_durably
 from fewstep.eval.generate.contact_sheet import first_samples
+from fewstep.eval.generate.recheck import FORMAT, RESULT
 from fewstep.eval.generate.seeds import read_seeds, seeds_text
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import Verification, verify
@@ -27,8 +28,6 @@ from fewstep.eval.reports.results import Results, Row, metric_entry
 from fewstep.eval.reports.titles import few_samples
 from fewstep.models.data import to_signed
 
-RESULT = "result.json"
-FORMAT = 1
 SHOWN = 12  # images kept for a look
 SPREAD = (
     "± is the standard deviation from one set of so many samples to another, by the jackknife: "
