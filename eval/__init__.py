@@ -12,8 +12,7 @@ compared). The rooms, in the order in which they build on each other:
 - reports: results on disk, and the pages that are made from them.
 - images, bench: scores of images from anywhere, and samplers side by side.
 - tune: what ``fewstep tune`` does around :mod:`fewstep.samplers`' tuning.
-- cli, commands: the command line, and what its commands do.
-- studies: measurements behind the defaults and the documentation.
+- cli: the command line, options and what commands do.
 """
 
 from typing import TYPE_CHECKING

@@ -27,7 +27,7 @@ def sample(
     """
     picked = tuple(range(10)) if classes == "all" else _numbers("--classes", classes)
     with Progress.shown("sample", "images") as progress:
-        from fewstep.eval.commands.basic import Drawing, draw
+        from fewstep.eval.cli.drawing import Drawing, draw
 
         draw(Drawing(picked, n, seed, sampler, nfe, guidance, device), out, progress)
 
@@ -46,7 +46,7 @@ def list_(
 
     Example: `fewstep list dpmpp`
     """
-    from fewstep.eval.commands.lists import show_lists
+    from fewstep.eval.cli.lists import show_lists
 
     show_lists(name)
 
@@ -72,7 +72,7 @@ def plan(
 
     Example: `fewstep plan unipc:order=2 --nfe 8 --process flow --save unipc8.json`
     """
-    from fewstep.eval.commands.plans import show_plan
+    from fewstep.eval.cli.plans import show_plan
 
     show_plan(spec, nfe, process, problem, save, plot)
 
@@ -86,21 +86,20 @@ def overhead(
 
     check_repeats(repeats)
     with Progress.shown("overhead", "pairs") as progress:
+        from fewstep.eval.cli import overhead_guided, overhead_schedulers
         from fewstep.eval.common.processes import resolve_device
-        from fewstep.eval.studies import guided_overhead
-        from fewstep.eval.studies import overhead as of_schedulers
 
         device = resolve_device(device)
-        steps = of_schedulers.measure_all(repeats, device, progress.at)
-        guided = guided_overhead.measure_all_guidance(repeats, device, progress.at)
+        steps = overhead_schedulers.measure_all(repeats, device, progress.at)
+        guided = overhead_guided.measure_all_guidance(repeats, device, progress.at)
         progress.close()
-        of_schedulers.show_overhead(steps, repeats, device)
-        guided_overhead.show_guided_overhead(guided, repeats, device)
+        overhead_schedulers.show_overhead(steps, repeats, device)
+        overhead_guided.show_guided_overhead(guided, repeats, device)
 
 
 def doctor() -> None:
     """Checks versions, device, bundled weights, feature extractors, dataset and cache."""
-    from fewstep.eval.commands.doctor import show_health
+    from fewstep.eval.cli.doctor import show_health
 
     raise typer.Exit(0 if show_health() else 1)
 

@@ -74,7 +74,7 @@ def bench(
         from fewstep.eval.bench.estimate import show_estimate
         from fewstep.eval.bench.jobs import split_specs, takes_no_calls
         from fewstep.eval.bench.sweeps import read_sweep
-        from fewstep.eval.commands.basic import run_and_report
+        from fewstep.eval.cli.bench_scores import run_and_report
 
         settings = read_sweep(given.pop("sweep", None), given)
         check_folder_name(settings.out, "--out")

@@ -53,8 +53,8 @@ def ref(
     if not features:
         refuse_given(context, ["seed"], "where no features are kept")
     with Progress.shown("ref", "images") as progress:
-        from fewstep.eval.commands.calc_console import Use
-        from fewstep.eval.commands.files import run_ref
+        from fewstep.eval.cli.calc_console import Use
+        from fewstep.eval.cli.references import run_ref
 
         use = Use(extractor, weights, batch, device, _policy(on_error))
         run_ref(data, out, features, seed, use, progress)
@@ -103,8 +103,8 @@ def calc(
     if ref is None:
         refuse_given(context, OF_SCORES, "without --ref, since pairs are compared by their pixels")
     with Progress.shown("calc", "images") as progress:
-        from fewstep.eval.commands.calc import Asked, run_calc
-        from fewstep.eval.commands.calc_console import Use
+        from fewstep.eval.cli.calc_console import Use
+        from fewstep.eval.cli.scoring import Asked, run_calc
 
         names = tuple(name.strip() for name in metrics.split(","))
         asked = Asked(tuple(samples), ref, names, repeats, num, paired, out, json)
@@ -128,7 +128,7 @@ def verify(
     if not recompute:
         refuse_given(context, ["seed"], "without --recompute")
     with Progress.shown("verify", "units") as progress:
-        from fewstep.eval.commands.files import run_verify
+        from fewstep.eval.cli.references import run_verify
 
         holds = run_verify(folder, recompute, seed, device, weights, progress)
     raise typer.Exit(0 if holds else 1)
@@ -143,7 +143,7 @@ def export(
     Example: `fewstep export runs/unipc-8 unipc-8.zip`
     """
     with Progress.shown("export") as progress:
-        from fewstep.eval.commands.files import run_export
+        from fewstep.eval.cli.references import run_export
 
         run_export(folder, out, progress)
 
@@ -161,7 +161,7 @@ def convert(
     if {statistics.suffix.lower(), out.suffix.lower()} == {".npz"}:
         refuse_given(context, ["metric"], "from one .npz to another")
     with Progress.shown("convert"):
-        from fewstep.eval.commands.files import run_convert
+        from fewstep.eval.cli.references import run_convert
 
         run_convert(statistics, out, metric)
 

@@ -138,7 +138,7 @@ def _report(out: Path, done: "list[Summary]", quiet: bool, progress: Progress) -
     Raises:
         ValueError: if a unit is not there.
     """
-    from fewstep.eval.commands.next_steps import after_gen
+    from fewstep.eval.cli.next_steps import after_gen
     from fewstep.eval.generate.generation import Summary
     from fewstep.eval.generate.verification import verify
     from fewstep.eval.images.contact_sheet import write_contact_sheet

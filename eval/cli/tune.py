@@ -64,7 +64,7 @@ def tune(
     Example: `fewstep tune --model fashion --nfe 5 --guidance cfg:3 -o m5`
     """
     with Progress.shown("tune") as progress:
-        from fewstep.eval.commands.tune import tune_and_report
+        from fewstep.eval.cli.tuning import tune_and_report
         from fewstep.eval.tune.settings import TuneSettings
 
         settings = TuneSettings(

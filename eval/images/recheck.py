@@ -5,10 +5,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from fewstep.eval.commands.calc_results import FORMAT, RESULT
 from fewstep.eval.images.calculate import SetScore, calculate, find_reference
 from fewstep.eval.images.samples import open_samples
 from fewstep.eval.networks.families import load_extractor
+
+RESULT, FORMAT = "result.json", 1  # what `fewstep calc -o` writes into a folder of samples
 
 # The sums are exact, so that hashes are equal or the samples are others. What is computed from them
 # in float64 and, by kid and prdc, in float32 varies with the number of threads.

@@ -49,7 +49,7 @@ def real_features() -> tuple[FeatureStatistics, Tensor, Tensor]:
         FileNotFoundError: if it or the classifier is missing.
     """
     path = Path(str(files("fewstep.eval") / "data" / "fashion_stats.npz"))
-    command = "python -m fewstep.eval.studies.make_fashion_stats"
+    command = "python notebooks/studies/make_fashion_stats.py"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; reinstall fewstep, or run {command}")
     with np.load(path, allow_pickle=False) as arrays:

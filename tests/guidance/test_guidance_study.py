@@ -6,18 +6,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import guidance_runs as runs
+import guidance_study as study
 import pytest
 import tiny_pipelines as tiny
 import torch
 import typer
 from bundled_files import present
 from diffusers import DiTPipeline
+from guidance_judges import PixelJudge, real_images
+from guidance_runs import Case, RecordedGFCG, Store
 
 from fewstep.eval.problems import Problem, load_problem
-from fewstep.eval.studies import guidance_runs as runs
-from fewstep.eval.studies import guidance_study as study
-from fewstep.eval.studies.guidance_judges import PixelJudge, real_images
-from fewstep.eval.studies.guidance_runs import Case, RecordedGFCG, Store
 from fewstep.guidance import (
     BoostAndSkip,
     EnergyGuidance,

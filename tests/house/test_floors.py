@@ -26,8 +26,6 @@ FLOORS = (
     {"eval.images"},
     {"eval.bench"},
     {"eval.tune"},
-    {"eval.commands"},
-    {"eval.studies"},
     {"eval.cli"},
 )
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from report_results import sample_results
 
-from fewstep.eval.commands.device import torch_build
+from fewstep.eval.cli.device import torch_build
 from fewstep.eval.networks.inception_weights import _checkpoints
 from fewstep.eval.reports.report import write_report
 from fewstep.samplers import build_plan

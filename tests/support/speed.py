@@ -42,7 +42,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from generation_runs import blobs, small_run
 from fewstep.eval.common.processes import Processes
-from fewstep.eval.generate.scaling import measure
+from scaling import measure
 processes = Processes.start("cpu")
 found = measure(small_run(48, problem=blobs(pause=0.05)), processes, Path(sys.argv[1]))
 if processes.is_main:

@@ -15,7 +15,7 @@ from fewstep.eval.bench import units as bench_units
 from fewstep.eval.bench.jobs import Batch, all_specs, make_jobs, split_specs
 from fewstep.eval.bench.runner import run_bench
 from fewstep.eval.bench.setup import Bench
-from fewstep.eval.commands.basic import score_table
+from fewstep.eval.cli.bench_scores import score_table
 from fewstep.eval.common.folders import check_writable
 from fewstep.eval.common.phases import PHASES
 from fewstep.eval.problems import Problem, load_problem

@@ -82,7 +82,7 @@ def test_the_default_benchmark_is_small(made_by: str, monkeypatch: pytest.Monkey
     words = shlex.split(recipe[1]) if made_by == "make" else ["bench"]
     ran: list[Bench] = []
     monkeypatch.setattr(
-        "fewstep.eval.commands.basic.run_and_report", lambda sweep, progress: ran.append(sweep)
+        "fewstep.eval.cli.bench_scores.run_and_report", lambda sweep, progress: ran.append(sweep)
     )
     with pytest.raises(SystemExit) as ended:
         cli.main(words)

@@ -11,9 +11,9 @@ import torch
 
 from fewstep import __version__
 from fewstep.eval import cli
+from fewstep.eval.cli.overhead_guided import GUIDANCE
+from fewstep.eval.cli.overhead_schedulers import SHAPES, by_hand, measure_all
 from fewstep.eval.networks.inception_weights import ExtractorUnavailableError
-from fewstep.eval.studies.guided_overhead import GUIDANCE
-from fewstep.eval.studies.overhead import SHAPES, by_hand, measure_all
 from fewstep.samplers import Plan, build_plan
 from fewstep.schedules import Flow
 
@@ -226,7 +226,7 @@ def test_missing_weights_are_one_line(
 
 
 def test_a_bug_is_not_called_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.eval.commands.lists.show_lists", lambda name: {}["gone"])
+    monkeypatch.setattr("fewstep.eval.cli.lists.show_lists", lambda name: {}["gone"])
     with pytest.raises(KeyError):
         cli.main(["list"])
 
@@ -237,7 +237,7 @@ def test_an_interrupt_is_quiet(
     def interrupt(name: str | None) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fewstep.eval.commands.lists.show_lists", interrupt)
+    monkeypatch.setattr("fewstep.eval.cli.lists.show_lists", interrupt)
     assert run("list") == 130
     assert capsys.readouterr().err == "interrupted; what is finished is kept\n"
 
@@ -246,8 +246,8 @@ def test_an_interrupt_is_quiet(
 def test_overhead_measures_every_pair(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fewstep.eval.studies.overhead.SHAPES", {"small": (1, 2, 4, 4)})
-    monkeypatch.setattr("fewstep.eval.studies.guided_overhead.BATCH", 2)
+    monkeypatch.setattr("fewstep.eval.cli.overhead_schedulers.SHAPES", {"small": (1, 2, 4, 4)})
+    monkeypatch.setattr("fewstep.eval.cli.overhead_guided.BATCH", 2)
     for timing in measure_all(1):
         assert 0 < timing.ours < 1
         assert 0 < timing.theirs < 1
@@ -278,7 +278,7 @@ def test_what_cannot_be_had_here_has_its_own_status(
     def unavailable(*args: object, **kwargs: object) -> None:
         raise ExtractorUnavailableError("no weights here: put them there")
 
-    monkeypatch.setattr("fewstep.eval.commands.lists.show_lists", unavailable)
+    monkeypatch.setattr("fewstep.eval.cli.lists.show_lists", unavailable)
     with pytest.raises(SystemExit) as stopped:
         cli.main(["list"])
     assert stopped.value.code == 3

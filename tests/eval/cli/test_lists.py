@@ -7,8 +7,8 @@ import re
 import pytest
 from command_line import call
 
-from fewstep.eval.commands.docstrings import REQUIRED, described_class
-from fewstep.eval.commands.entries import KINDS, entries
+from fewstep.eval.cli.docstrings import REQUIRED, described_class
+from fewstep.eval.cli.entries import KINDS, entries
 from fewstep.eval.common import text
 from fewstep.eval.metrics.choices import EXACT, METRIC_CHOICES
 from fewstep.eval.networks.families import EXTRACTORS
@@ -85,7 +85,7 @@ def test_nothing_is_cut(
     name: str | None, width: int | None, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("fewstep.eval.commands.lists.terminal_width", lambda: width)
+    monkeypatch.setattr("fewstep.eval.cli.lists.terminal_width", lambda: width)
     assert call("list", *([name] if name else [])) == 0
     printed = capsys.readouterr().out
     assert "…" not in printed

@@ -18,7 +18,7 @@ LINE = "interrupted; what is finished is kept\n"
 ASLEEP = """
 import sys, time
 from fewstep.eval import cli
-from fewstep.eval.commands import lists
+from fewstep.eval.cli import lists
 def sleep(*given):
     print("asleep", flush=True)
     try:
@@ -38,7 +38,7 @@ def test_a_process_alone(
 ) -> None:
     before = [signal.getsignal(each) for each in STATUS]
     monkeypatch.setattr(
-        "fewstep.eval.commands.lists.show_lists", lambda *given: os.kill(os.getpid(), number)
+        "fewstep.eval.cli.lists.show_lists", lambda *given: os.kill(os.getpid(), number)
     )
     assert call("list") == STATUS[number]
     assert capsys.readouterr() == ("", LINE)
@@ -46,7 +46,7 @@ def test_a_process_alone(
 
 
 def test_another_thread_handles_no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.eval.commands.lists.show_lists", lambda *given: None)
+    monkeypatch.setattr("fewstep.eval.cli.lists.show_lists", lambda *given: None)
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(call("list")))
     thread.start()

@@ -12,7 +12,7 @@ from command_line import call
 from generation_runs import small_run
 from PIL import Image
 
-from fewstep.eval.commands.next_steps import after_gen
+from fewstep.eval.cli.next_steps import after_gen
 from fewstep.eval.generate.generation import generate_images
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.images import contact_sheet

@@ -84,7 +84,7 @@ def test_a_number_is_refused_in_one_line_or_works(
         pytest.skip("no bundled weights")
     monkeypatch.setenv("FEWSTEP_CACHE", str(tmp_path))
     # What a tuning does with the settings that it takes is another test's.
-    monkeypatch.setattr("fewstep.eval.commands.tune.tune_and_report", lambda settings: None)
+    monkeypatch.setattr("fewstep.eval.cli.tuning.tune_and_report", lambda settings: None)
     own = [word.format(data) for word in RUNS[command]]
     if option in own:
         del own[own.index(option) : own.index(option) + 2]

@@ -160,7 +160,7 @@ def test_sample_on_the_command_line_refuses_too(monkeypatch: pytest.MonkeyPatch,
                                                 capsys) -> None:  # fmt: skip
     """No picture of greys is written."""
     problem = Problem("mine", Breaks(1), (1, 28, 28), "none", num_classes=10)
-    monkeypatch.setattr("fewstep.eval.commands.basic.load_problem", lambda *given: problem)
+    monkeypatch.setattr("fewstep.eval.cli.drawing.load_problem", lambda *given: problem)
     monkeypatch.chdir(tmp_path)
     assert call("sample", "--n", "2", "--nfe", "3") == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 import torch
-
-from fewstep.eval.problems import load_problem, rmse
-from fewstep.eval.studies.tuning_controls import (
+from tuning_controls import (
     DIVISORS,
     PUBLISHED,
     Control,
@@ -16,6 +14,8 @@ from fewstep.eval.studies.tuning_controls import (
     published_table,
     table,
 )
+
+from fewstep.eval.problems import load_problem, rmse
 from fewstep.samplers import build_plan, sample
 from fewstep.samplers.tuning.compensation_family import compensation_numbers
 from fewstep.samplers.tuning.epsilon import scale_epsilon

@@ -18,9 +18,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
+from fewstep.eval.cli.overhead_schedulers import time_when_idle
 from fewstep.eval.common.text import print_table
 from fewstep.eval.problems import Problem, load_problem
-from fewstep.eval.studies.overhead import time_when_idle
 from fewstep.guidance import Expression, parse_guidance
 from fewstep.models.ode import level_at
 

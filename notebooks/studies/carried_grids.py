@@ -1,6 +1,6 @@
 """What it costs to obey a grid that a config carries: "trailing" times, and a flow's last level.
 
-    python -m fewstep.eval.studies.carried_grids
+    python notebooks/studies/carried_grids.py
 
 For exact mixtures (mix8 with zero terminal SNR, too), errors to the sigma -> 0 solution on the
 automatic grid, and on the grid of the config. Models that were tuned for the carried one are better

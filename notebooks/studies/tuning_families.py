@@ -1,7 +1,7 @@
 """Which family of tuned tables is worth its cost.
 
-    python -m fewstep.eval.studies.tuning_families --problem mix8 --out runs/tuning_families
-    python -m fewstep.eval.studies.tuning_families --problem fashion --guidance cfg:3 --nfe 5,10
+    python notebooks/studies/tuning_families.py --problem mix8 --out runs/tuning_families
+    python notebooks/studies/tuning_families.py --problem fashion --guidance cfg:3 --nfe 5,10
 
 For each number of calls and family: how many numbers, seconds, and errors on the selection noises
 and on noises that took no part, beside those of the best fixed solver of the scan. Of images also

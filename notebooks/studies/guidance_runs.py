@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from guidance_judges import Figures, Judges, Kind, real_images
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,7 +23,6 @@ from fewstep.eval.common.keys import reference_key
 from fewstep.eval.common.source_code import function_text, our_code
 from fewstep.eval.problems import Problem
 from fewstep.eval.problems.guides import Meter
-from fewstep.eval.studies.guidance_judges import Figures, Judges, Kind, real_images
 from fewstep.guidance import GFCG, BoostAndSkip, Context, Expression, parse_guidance
 from fewstep.models.bundled import COMMANDS, bundled_weak_denoiser, weights_sha256
 from fewstep.models.fashion import NULL_CLASS

@@ -2,8 +2,8 @@
 
 import difflib
 
-from fewstep.eval.commands.docstrings import REQUIRED
-from fewstep.eval.commands.entries import KINDS, Entry, entries
+from fewstep.eval.cli.docstrings import REQUIRED
+from fewstep.eval.cli.entries import KINDS, Entry, entries
 from fewstep.eval.common.text import entry, print_line, terminal_width, wrapped
 
 INDENT = 16  # columns in front of what is said of a name

@@ -1,7 +1,7 @@
 """What ratios and Epsilon Scaling gain on exact scores, where there is no bias to mend.
 
-    python -m fewstep.eval.studies.tuning_controls --problem mix8 --out runs/tuning_controls
-    python -m fewstep.eval.studies.tuning_controls --problem fashion --nfe 5
+    python notebooks/studies/tuning_controls.py --problem mix8 --out runs/tuning_controls
+    python notebooks/studies/tuning_controls.py --problem fashion --nfe 5
 
 DC-Solver's ratios are said to mend the misalignment of a corrector, Epsilon Scaling the exposure
 bias of a trained network. On an exact score neither network nor bias is there, so what either gains

@@ -1,6 +1,6 @@
 """How much faster several processes generate than one: ``fewstep gen``'s work, timed within.
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m fewstep.eval.generate.scaling
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 notebooks/studies/scaling.py
 
 The first process alone makes all units while the others wait, then all of them share the same
 units out; so both are of one start, with warm networks and the same threads a process. From a
@@ -55,9 +55,7 @@ def main() -> None:
     """Prints each round; ends with status 1 if there is only one process."""
     processes = Processes.start("auto")
     if processes.world == 1:
-        raise SystemExit(
-            "start several: torchrun --nproc-per-node 2 -m fewstep.eval.generate.scaling"
-        )
+        raise SystemExit("start several: torchrun --nproc-per-node 2 notebooks/studies/scaling.py")
     run = Generation(load_problem("fashion", processes.device), "unipc", 8, range(64 * UNITS))
     run.make(0)  # warm-up
     with tempfile.TemporaryDirectory() as own:

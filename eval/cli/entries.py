@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fewstep.eval.commands.docstrings import (
+from fewstep.eval.cli.docstrings import (
     REQUIRED,
     Described,
     described_class,

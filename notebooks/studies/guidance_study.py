@@ -1,6 +1,6 @@
 """What each guidance does to samples of the bundled model, at equal cost.
 
-    python -m fewstep.eval.studies.guidance_study --part rows
+    python notebooks/studies/guidance_study.py --part rows
 
 Parts: ``rows``, all guidance at 20 forward rows a sample; ``gfcg``, GFCG against CFG at its mean
 scale; ``minority``, rare samples; ``uncond``, sampling without a class; ``scan``, the settings that
@@ -14,11 +14,11 @@ from typing import Annotated, cast
 
 import torch
 import typer
+from guidance_judges import Figures, Kind, real_images
+from guidance_runs import Case, Precision, Store
 
 from fewstep.eval.problems import Problem, load_problem
 from fewstep.eval.reports.figures import draw_images
-from fewstep.eval.studies.guidance_judges import Figures, Kind, real_images
-from fewstep.eval.studies.guidance_runs import Case, Precision, Store
 from fewstep.guidance import Interval, parse_guidance
 from fewstep.models.data import CLASS_NAMES, to_signed
 from fewstep.samplers import build_plan

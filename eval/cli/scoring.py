@@ -7,16 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fewstep.eval.commands.calc_console import Use, tell_of_skipped
-from fewstep.eval.commands.calc_results import (
-    RESULT,
+from fewstep.eval.cli.calc_console import Use, tell_of_skipped
+from fewstep.eval.cli.calc_results import (
     Calculation,
     check_one_problem,
     sampler_names,
     save_result,
     to_results,
 )
-from fewstep.eval.commands.next_steps import after_scores
+from fewstep.eval.cli.next_steps import after_scores
 from fewstep.eval.common.differences import differing
 from fewstep.eval.common.folders import check_writable
 from fewstep.eval.common.limits import check_repeats
@@ -27,6 +26,7 @@ from fewstep.eval.generate.seeds import read_seeds
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.images.calculate import SetScore, calculate, extractor_for, find_reference
 from fewstep.eval.images.paired import paired_difference
+from fewstep.eval.images.recheck import RESULT
 from fewstep.eval.images.samples import Samples, open_samples
 from fewstep.eval.images.sources import is_generated, open_images
 from fewstep.eval.metrics.choices import METRIC_CHOICES

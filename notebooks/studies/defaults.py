@@ -1,6 +1,6 @@
 """How far the samplers without any option are from the best of diffusers.
 
-    python -m fewstep.eval.studies.defaults --out runs/defaults
+    python notebooks/studies/defaults.py --out runs/defaults
 
 For each problem, guidance and number of calls: the error of the default sampler, and of the best
 diffusers scheduler over all its classes and six grids, from other noises than those the grids were

@@ -1,6 +1,6 @@
 """What DC-Solver's ratios gain on noises that they were not fitted to.
 
-    python -m fewstep.eval.studies.compensation --out runs/compensation
+    python notebooks/studies/compensation.py --out runs/compensation
 
 For each guidance and number of calls: the error of UniPC at its defaults, of some multistep solvers
 with the ratios of a few noises, and of the best diffusers scheduler. The schedulers are screened on

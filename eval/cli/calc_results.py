@@ -19,6 +19,7 @@ from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import Verification, verify
 from fewstep.eval.images.calculate import SetScore, column_title
 from fewstep.eval.images.contact_sheet import first_samples
+from fewstep.eval.images.recheck import FORMAT, RESULT
 from fewstep.eval.metrics.names import comparison_note, metric_key
 from fewstep.eval.metrics.references import Reference
 from fewstep.eval.metrics.repeats import Summary
@@ -28,8 +29,6 @@ from fewstep.eval.reports.results import Results, Row, metric_entry
 from fewstep.eval.reports.titles import few_samples
 from fewstep.models.data import to_signed
 
-RESULT = "result.json"
-FORMAT = 1
 SHOWN = 12  # images kept for a look
 SPREAD = (
     "± is the standard deviation from one set of so many samples to another, by the jackknife: "

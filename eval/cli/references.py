@@ -4,9 +4,8 @@ from pathlib import Path
 
 import torch
 
-from fewstep.eval.commands.calc_console import Use, tell_of_skipped
-from fewstep.eval.commands.calc_results import RESULT
-from fewstep.eval.commands.next_steps import REAL, command, next_line
+from fewstep.eval.cli.calc_console import Use, tell_of_skipped
+from fewstep.eval.cli.next_steps import REAL, command, next_line
 from fewstep.eval.common.differences import model_changes
 from fewstep.eval.common.folders import all_or_nothing, check_writable
 from fewstep.eval.common.limits import check_seed
@@ -18,7 +17,7 @@ from fewstep.eval.generate.recipe import Recipe
 from fewstep.eval.generate.shards import ShardFolder
 from fewstep.eval.generate.verification import verify
 from fewstep.eval.images.make_reference import make_reference
-from fewstep.eval.images.recheck import recheck
+from fewstep.eval.images.recheck import RESULT, recheck
 from fewstep.eval.images.sources import check_there, open_images
 from fewstep.eval.metrics.references import save_reference
 from fewstep.eval.metrics.statistics_files import (

@@ -1,6 +1,6 @@
 """Makes ``eval/data/fashion_stats.npz`` from the bundled classifier and Fashion-MNIST.
 
-    python -m fewstep.eval.studies.make_fashion_stats
+    python notebooks/studies/make_fashion_stats.py
 
 It holds the statistics of the 60,000 training images, as ``fewstep ref fashion`` writes them, and
 the features (in half precision) and labels of the 10,000 test images, from which the benchmark
@@ -20,7 +20,7 @@ from fewstep.models.data import load_fashion
 
 
 def main() -> None:
-    path = Path(__file__).parents[1] / "data" / "fashion_stats.npz"
+    path = Path(__file__).parents[2] / "eval" / "data" / "fashion_stats.npz"
     extractor = FashionExtractor()
     train = make_reference(open_images("fashion"), extractor, features=0).statistics
     images, labels = load_fashion("test")

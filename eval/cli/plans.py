@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from fewstep.eval.commands.entries import PROCESSES
-from fewstep.eval.commands.next_steps import command, next_line
+from fewstep.eval.cli.entries import PROCESSES
+from fewstep.eval.cli.next_steps import command, next_line
 from fewstep.eval.common.folders import all_or_nothing, check_writable
 from fewstep.eval.common.text import print_table
 from fewstep.eval.problems import PROBLEMS

@@ -1,6 +1,6 @@
 """What ``fewstep tune`` does."""
 
-from fewstep.eval.commands.next_steps import command, next_line
+from fewstep.eval.cli.next_steps import command, next_line
 from fewstep.eval.common.text import print_line, print_table
 from fewstep.eval.tune.report import error_table, page_of, subject
 from fewstep.eval.tune.run import run_tune

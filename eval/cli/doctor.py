@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from fewstep.eval.commands.device import device_text
+from fewstep.eval.cli.device import device_text
 from fewstep.eval.common.folders import cache_folder, check_writable
 from fewstep.eval.common.text import print_line, terminal_width, wrapped
 from fewstep.eval.networks.families import EXTRACTORS

@@ -1,6 +1,6 @@
 """Makes ``eval/data/fashion16.npz``: 400 Fashion-MNIST training images of each class at 16x16.
 
-    python -m fewstep.eval.studies.make_fashion16
+    python notebooks/studies/make_fashion16.py
 
 The file ships with the package, so the problem ``fashion-exact`` needs no dataset.
 """
@@ -28,7 +28,7 @@ def resized_fashion() -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], 
 
 def main() -> None:
     images, labels = resized_fashion()
-    path = Path(__file__).parents[1] / "data" / "fashion16.npz"
+    path = Path(__file__).parents[2] / "eval" / "data" / "fashion16.npz"
     np.savez_compressed(path, images=images, labels=np.asarray(labels, np.uint8))
     print(f"{path}: {len(images)} images, {path.stat().st_size / 1e6:.2f} MB")
 

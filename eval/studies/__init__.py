@@ -1,1 +1,0 @@
-"""Measurements behind the defaults and the documentation."""
