@@ -65,11 +65,11 @@ class NoScipy:
 
 sys.meta_path.insert(0, NoScipy())
 from pathlib import Path
-from fewstep.eval.networks import extractors
+from fewstep.eval.networks import families
 from fewstep.eval.cli import main
 from fewstep.eval.networks.inception import InceptionExtractor
 
-extractors.EXTRACTORS["random"] = lambda variant, device, weights: InceptionExtractor(
+families.EXTRACTORS["random"] = lambda variant, device, weights: InceptionExtractor(
     "edm", device, weights, expected_sha256=variant)
 
 def call(*arguments):
