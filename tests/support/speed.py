@@ -39,7 +39,7 @@ Line = tuple[str, str, str]  # what, measured, asked
 TWO_PROCESSES = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from generation_runs import blobs, small_run
 from fewstep.eval.common.processes import Processes
 from scaling import measure
@@ -106,8 +106,9 @@ def processes() -> Iterator[Line]:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "script.py"
         script.write_text(TWO_PROCESSES)
-        out, here = Path(folder) / "out", Path(__file__).parent
-        done = launch("torchrun", 2, str(script), str(out), str(here))
+        out, here = Path(folder) / "out", Path(__file__).resolve().parent
+        studies = here.parents[1] / "notebooks" / "studies"
+        done = launch("torchrun", 2, str(script), str(out), str(here), str(studies))
     if done.returncode:
         raise RuntimeError(done.stderr)
     yield ratio("generation by two processes", float(done.stdout), 1.7)
