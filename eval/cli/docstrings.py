@@ -8,6 +8,7 @@ import ast
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from fewstep.eval.common.imports import file_of
@@ -97,6 +98,7 @@ def _section(doc: str, title: str) -> Iterator[str]:
             yield line[4:]
 
 
+@cache  # bases of many classes lie in one module
 def _tree(module: str) -> ast.Module:
     path = file_of(module)
     if path is None:
