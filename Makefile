@@ -1,6 +1,7 @@
 # The first of these that is recent enough and can make an environment; PYTHON=... takes another.
+# 3.11 is what the tests run on, and wheels for the newest may be missing, so it comes first.
 RECENT := import ensurepip, sys; sys.exit(sys.version_info < (3, 11))
-PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3, \
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3, \
   $(shell $(name) -c '$(RECENT)' 2>/dev/null && echo $(name))))
 VENV ?= .venv
 BIN := $(VENV)/bin
