@@ -5,7 +5,7 @@ import json
 from fewstep.eval.common.cache import digest
 from fewstep.guidance import Expression
 from fewstep.samplers import Plan, build_plan
-from fewstep.samplers.sampling.loop import facts
+from fewstep.samplers.core.run import facts
 from fewstep.schedules import NoiseProcess
 
 

@@ -13,7 +13,7 @@ from fewstep.models.calls import returned
 from fewstep.noise import seeded_noise
 from fewstep.samplers.core.execute import Executor
 from fewstep.samplers.core.plan import Plan
-from fewstep.samplers.core.run import facts, levels, start_scale
+from fewstep.samplers.core.run import facts, start_scale
 from fewstep.samplers.gaussian.class_gaussians import load_start
 from fewstep.samplers.gaussian.gaussian import Gaussian
 from fewstep.samplers.gaussian.warm import fill_history, with_start
@@ -25,16 +25,6 @@ from fewstep.samplers.solvers.registry import build_plan
 from fewstep.samplers.solvers.tail import enter
 from fewstep.schedules.process import NoiseProcess
 from fewstep.types import Denoiser, Guidance, RunHook
-
-__all__ = [
-    "NotFiniteWarning",
-    "Scheduler",
-    "facts",
-    "levels",
-    "sample",
-    "seeded_noise",
-    "start_scale",
-]
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from helpers import Mixture1D
 
 from fewstep.samplers import SAMPLERS, Plan, parse_spec
 from fewstep.samplers.core.execute import Executor
-from fewstep.samplers.sampling.loop import levels, start_scale
+from fewstep.samplers.core.run import levels, start_scale
 from fewstep.schedules import VE, ContinuousVP, Flow, Grid, NoiseProcess, discrete_vp, make_grid
 from fewstep.schedules.breaks import snap
 from fewstep.types import Denoiser, Level, RunFacts

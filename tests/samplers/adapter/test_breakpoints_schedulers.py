@@ -15,7 +15,7 @@ from interval_problem import (
 
 from fewstep.samplers import SAMPLERS, build_plan, sample
 from fewstep.samplers.adapter import schedulers
-from fewstep.samplers.sampling.loop import levels
+from fewstep.samplers.core.run import levels
 
 
 @pytest.mark.parametrize("name", ["UniPC", "Heun", "DPMSolverPPSinglestep", "IPNDM", "Restart"])

@@ -10,7 +10,8 @@ from fewstep.samplers import SAMPLERS, build_plan
 from fewstep.samplers.adapter import schedulers as S
 from fewstep.samplers.core.execute import Executor
 from fewstep.samplers.core.program import plan_tensors, plan_values
-from fewstep.samplers.sampling.loop import levels, sample
+from fewstep.samplers.core.run import levels
+from fewstep.samplers.sampling.loop import sample
 from fewstep.schedules import discrete_vp
 from fewstep.schedules.prediction import Prediction
 from fewstep.types import Level

@@ -17,7 +17,7 @@ from interval_problem import (
 )
 
 from fewstep.samplers import Plan, build_plan, sample
-from fewstep.samplers.sampling.loop import facts, levels
+from fewstep.samplers.core.run import facts, levels
 from fewstep.schedules import grid_from_rho
 from fewstep.types import Level, RunFacts
 

@@ -14,7 +14,7 @@ from interval_problem import EDGES, PROCESSES, SPECS, Pair, grids, planned, read
 from linear_runs import states
 
 from fewstep.samplers import build_plan
-from fewstep.samplers.sampling.loop import levels
+from fewstep.samplers.core.run import levels
 from fewstep.samplers.solvers.compensation import compensate, multistep_plan
 from fewstep.schedules import GRIDS, make_grid
 from fewstep.schedules.breaks import mark, snap
